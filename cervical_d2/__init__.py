@@ -1,0 +1,23 @@
+"""Detection of cervical cells and clumps on Detectron2. Importing it registers the data sets."""
+
+from typing import Any
+
+from cervical_d2.data.registry import register_all
+
+__version__ = "0.1.0"
+__all__ = ["Detector", "add_cervical_config", "register_all"]
+
+register_all()
+
+
+def __getattr__(name: str) -> Any:
+    """`Detector` and `add_cervical_config` on first use: the first needs all of the model code."""
+    if name == "Detector":
+        from cervical_d2.inference.detector import Detector
+
+        return Detector
+    if name == "add_cervical_config":
+        from cervical_d2.config import add_cervical_config
+
+        return add_cervical_config
+    raise AttributeError(f"module 'cervical_d2' has no attribute {name!r}")

@@ -1,0 +1,55 @@
+"""From a config to records and loaders."""
+
+import functools
+from typing import Any
+
+import numpy as np
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, build_detection_test_loader
+from detectron2.utils import comm
+from torch.utils.data import DataLoader
+
+from cervical_d2.data.checks import check_images
+from cervical_d2.data.formats import Record
+from cervical_d2.data.loader import BatchPlan, TrainLoader
+from cervical_d2.data.mapper import DetectionMapper, test_augmentations, train_augmentations
+from cervical_d2.errors import UserError
+
+
+@functools.lru_cache(maxsize=8)
+def records_of(names: tuple[str, ...]) -> list[Record]:
+    """The records of the registered splits `names`, their images checked; kept, as several parts ask for them."""
+    records = [record for name in names for record in DatasetCatalog.get(name)]
+    if not records:
+        raise UserError(f"{', '.join(names)}: no image; check the data set's paths")
+    check_images(records)
+    return records
+
+
+def train_records(cfg: CfgNode) -> list[Record]:
+    """What is trained on: all images, or those with boxes if `DATALOADER.FILTER_EMPTY_ANNOTATIONS`."""
+    records = records_of(tuple(cfg.DATASETS.TRAIN))
+    if not cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
+        return records
+    return [record for record in records if record["annotations"]]
+
+
+def build_train_loader(cfg: CfgNode) -> TrainLoader:
+    """This rank's batches; `SOLVER.IMS_PER_BATCH` counts the images of all ranks."""
+    ranks = comm.get_world_size()
+    if cfg.SOLVER.IMS_PER_BATCH % ranks:
+        raise UserError(f"SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH} cannot be divided by {ranks} processes")
+    records = train_records(cfg)
+    wide = np.array([record["width"] > record["height"] for record in records])
+    grouping = cfg.DATALOADER.ASPECT_RATIO_GROUPING
+    plan = BatchPlan(len(records), cfg.SOLVER.IMS_PER_BATCH, cfg.SEED, wide if grouping else None)
+    mapper = DetectionMapper(train_augmentations(cfg), cfg.INPUT.FORMAT)
+    return TrainLoader(records, mapper, plan, workers=cfg.DATALOADER.NUM_WORKERS, rank=comm.get_rank(), ranks=ranks)
+
+
+def build_test_loader(cfg: CfgNode, name: str) -> DataLoader[Any]:
+    """Every image of the split once, over all ranks, one at a time, with its boxes for the validation loss."""
+    mapper = DetectionMapper(test_augmentations(cfg), cfg.INPUT.FORMAT)
+    return build_detection_test_loader(
+        dataset=records_of((name,)), mapper=mapper, num_workers=min(cfg.DATALOADER.NUM_WORKERS, 2)
+    )

@@ -1,0 +1,19 @@
+"""The embedded demo set: drawn when it is first read, then a COCO data set like any other."""
+
+from cervical_d2.data.formats import Record, Source, coco
+from cervical_d2.errors import UserError
+
+
+def read(source: Source) -> list[Record]:
+    """The records of a demo split; draws the whole set beside the annotations if it is not there yet."""
+    from cervical_d2.data.synthetic import write_dataset
+
+    if not source.annotations.is_file():
+        try:
+            write_dataset(source.annotations.parent)
+        except OSError as error:
+            raise UserError(
+                f"{source.annotations.parent}: the demo set cannot be written ({error.strerror}); "
+                "set DETECTRON2_DATASETS to a folder that can"
+            ) from error
+    return coco.read(source)

@@ -1,0 +1,118 @@
+"""Batches for training: a plan that is a function of (seed, iteration), and a loader that follows it.
+
+N images, B images in a batch of all ranks together. Position p = iteration * B + place counts presentations since the
+start; it fixes the image, its augmentation and nothing else does.
+"""
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.data.common import DatasetFromList
+from torch.utils.data import DataLoader, Dataset
+
+from cervical_d2.data.formats import Record
+from cervical_d2.data.randomness import Stream, generator, numpy_seeded
+from cervical_d2.errors import UserError
+
+CHUNK = 32  # batches among which images are sorted by shape: long enough to pair them, short beside an epoch
+
+
+class BatchPlan:
+    """Which images make up which batch.
+
+    Every image comes once an epoch, in a new order each; epochs follow without a gap, so that no image is dropped.
+    With `wide` ((N,) bool, landscape) the images of a chunk of batches are sorted by shape, so that less is padded;
+    that moves an image within its chunk and no further.
+    """
+
+    def __init__(self, images: int, batch: int, seed: int, wide: np.ndarray | None = None):
+        self.images, self.batch, self.seed, self.wide = images, batch, seed, wide
+        self._order = functools.lru_cache(maxsize=4)(self._shuffled)
+        self._chunk = functools.lru_cache(maxsize=2)(self._sorted_chunk)
+
+    def batch_at(self, iteration: int) -> list[tuple[int, int]]:
+        """[(position, image index)] of all ranks' images in `iteration`."""
+        return self._chunk(iteration // CHUNK)[iteration % CHUNK]
+
+    def _shuffled(self, epoch: int) -> np.ndarray:
+        return generator(self.seed, Stream.ORDER, epoch).permutation(self.images)
+
+    def _sorted_chunk(self, number: int) -> list[list[tuple[int, int]]]:
+        positions = np.arange(number * CHUNK * self.batch, (number + 1) * CHUNK * self.batch)
+        indices = np.array([self._order(int(p) // self.images)[p % self.images] for p in positions])
+        order: np.ndarray = np.arange(len(positions))
+        if self.wide is not None:
+            by_shape = np.argsort(self.wide[indices], kind="stable").reshape(CHUNK, self.batch)
+            order = by_shape[generator(self.seed, Stream.BATCHES, number).permutation(CHUNK)].ravel()
+        pairs = [(int(positions[i]), int(indices[i])) for i in order]
+        return [pairs[start : start + self.batch] for start in range(0, len(pairs), self.batch)]
+
+
+class _Presentations(Dataset):
+    """(position, image index) -> what the mapper makes of it, or its `UserError`, not yet a worker's traceback."""
+
+    def __init__(self, records: list[Record], mapper: Callable[[Record], dict[str, Any]], seed: int):
+        self.records = DatasetFromList(records, copy=False, serialize=True)
+        self.mapper, self.seed = mapper, seed
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any] | UserError:
+        position, index = key
+        try:
+            with numpy_seeded(self.seed, Stream.AUGMENTATION, position):
+                return self.mapper(self.records[index])
+        except UserError as error:
+            return error
+
+
+class TrainLoader:
+    """Iterates over one rank's share of the batches from iteration `start`, without end.
+
+    `start` is read when the first batch is asked for: a trainer that resumes sets it before that.
+    """
+
+    def __init__(
+        self,
+        records: list[Record],
+        mapper: Callable[[Record], dict[str, Any]],
+        plan: BatchPlan,
+        *,
+        workers: int = 0,
+        rank: int = 0,
+        ranks: int = 1,
+    ):
+        self.dataset = _Presentations(records, mapper, plan.seed)
+        self.plan, self.workers, self.rank, self.ranks, self.start = plan, workers, rank, ranks, 0
+
+    def __iter__(self) -> Iterator[list[dict[str, Any]]]:
+        loader = DataLoader(
+            self.dataset,
+            batch_sampler=_Share(self),
+            num_workers=self.workers,
+            collate_fn=list,
+            worker_init_fn=_start_worker,
+        )
+        for batch in loader:
+            for item in batch:
+                if isinstance(item, UserError):
+                    raise item
+            yield batch
+
+
+class _Share:
+    """One rank's (position, index) pairs, batch by batch; torch's loader draws them in the main process."""
+
+    def __init__(self, loader: TrainLoader):
+        self.loader = loader
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        iteration = self.loader.start
+        while True:
+            yield self.loader.plan.batch_at(iteration)[self.loader.rank :: self.loader.ranks]
+            iteration += 1
+
+
+def _start_worker(_: int) -> None:
+    torch.set_num_threads(1)

@@ -1,0 +1,42 @@
+"""Everything random is a function of (seed, what it is for), never of a worker's or a process's state.
+
+That alone makes a resumed run, any number of workers and any number of ranks see the same samples.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from enum import IntEnum
+
+import numpy as np
+import torch
+
+
+class Stream(IntEnum):
+    """What a random stream is for; the same numbers never serve two purposes."""
+
+    ORDER = 0
+    BATCHES = 1
+    AUGMENTATION = 2
+    STEP = 3
+    VALIDATION = 4
+
+
+def generator(seed: int, stream: Stream, *keys: int) -> np.random.Generator:
+    """An independent generator for (seed, stream, keys)."""
+    return np.random.default_rng(np.random.SeedSequence([seed, stream, *keys]))
+
+
+@contextlib.contextmanager
+def numpy_seeded(seed: int, stream: Stream, *keys: int) -> Iterator[None]:
+    """Within: numpy's global generator, which Detectron2's augmentations draw from, starts at (seed, stream, keys)."""
+    before = np.random.get_state()
+    np.random.seed(np.random.SeedSequence([seed, stream, *keys]).generate_state(4))
+    try:
+        yield
+    finally:
+        np.random.set_state(before)
+
+
+def seed_torch(seed: int, stream: Stream, *keys: int) -> None:
+    """Torch's generators of every device (proposal and anchor sampling, dropout) start at (seed, stream, keys)."""
+    torch.manual_seed(int(np.random.SeedSequence([seed, stream, *keys]).generate_state(1, np.uint64)[0] >> 1))

@@ -1,0 +1,22 @@
+"""What is trained and what is not."""
+
+from collections import defaultdict
+
+import torch
+from tabulate import tabulate
+
+from cervical_d2.checkpoint.checkpointer import module_of
+
+
+def parameter_table(model: torch.nn.Module) -> str:
+    """Parameters by module in millions, trainable and frozen, and their sum."""
+    counts: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+    for name, parameter in model.named_parameters():
+        counts[module_of(name)][not parameter.requires_grad] += parameter.numel()
+    # FrozenBatchNorm keeps its affine part in buffers; it belongs to the frozen ones.
+    for name, buffer in model.named_buffers():
+        if name.endswith((".weight", ".bias")):
+            counts[module_of(name)][1] += buffer.numel()
+    counts["total"] = [sum(column) for column in zip(*counts.values(), strict=True)]
+    rows = [(name, trainable / 1e6, frozen / 1e6) for name, (trainable, frozen) in counts.items()]
+    return tabulate(rows, headers=("module", "trainable [M]", "frozen [M]"), floatfmt=".3f")

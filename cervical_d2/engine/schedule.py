@@ -1,0 +1,41 @@
+"""The schedule in iterations, from epochs, the batch and the size of the data."""
+
+import math
+
+from detectron2.config import CfgNode
+
+
+def resolve_schedule(cfg: CfgNode, images: int) -> list[str]:
+    """Write the iterations into `cfg`, in place; return lines that say what was done.
+
+    With `SOLVER.REFERENCE_BATCH` b > 0 the learning rate is scaled by IMS_PER_BATCH / b (Goyal et al. 2017) and
+    lengths given in iterations by the inverse, so that as many images are seen. Epochs come out in iterations either
+    way. A resolved config resolves to itself.
+    """
+    solver, test = cfg.SOLVER, cfg.TEST
+    per_epoch = images / solver.IMS_PER_BATCH
+    lines = []
+    if solver.REFERENCE_BATCH and solver.REFERENCE_BATCH != solver.IMS_PER_BATCH:
+        factor = solver.IMS_PER_BATCH / solver.REFERENCE_BATCH
+        lines.append(f"batch {solver.REFERENCE_BATCH} -> {solver.IMS_PER_BATCH}: learning rate x {factor:g}")
+        solver.BASE_LR *= factor
+        solver.MAX_ITER = math.ceil(solver.MAX_ITER / factor)
+        solver.STEPS = tuple(round(step / factor) for step in solver.STEPS)
+        solver.WARMUP_ITERS = round(solver.WARMUP_ITERS / factor)
+        test.EVAL_PERIOD = round(test.EVAL_PERIOD / factor)
+        solver.REFERENCE_BATCH = solver.IMS_PER_BATCH
+    if solver.MAX_EPOCHS:
+        solver.MAX_ITER = math.ceil(solver.MAX_EPOCHS * per_epoch)
+    if solver.EPOCH_STEPS:
+        solver.STEPS = tuple(round(epoch * per_epoch) for epoch in solver.EPOCH_STEPS)
+    if test.EVAL_EPOCHS:
+        test.EVAL_PERIOD = max(1, round(test.EVAL_EPOCHS * per_epoch))
+    # Detectron2 refuses steps beyond the end, which a shortened run leaves behind.
+    solver.STEPS = tuple(step for step in solver.STEPS if step < solver.MAX_ITER)
+    steps = f", drops after {', '.join(map(str, solver.STEPS))}" if "MultiStep" in solver.LR_SCHEDULER_NAME else ""
+    lines.append(
+        f"{solver.MAX_ITER} iterations of {solver.IMS_PER_BATCH} images = {solver.MAX_ITER / per_epoch:.1f} epochs "
+        f"of {images} images; learning rate {solver.BASE_LR:g} ({solver.LR_SCHEDULER_NAME}), "
+        f"warm-up {solver.WARMUP_ITERS}{steps}; evaluation every {test.EVAL_PERIOD or 'end'}"
+    )
+    return lines

@@ -1,0 +1,86 @@
+"""From what the user typed to a config that can run: everything is checked before anything is written."""
+
+import logging
+import secrets
+from pathlib import Path
+
+import detectron2
+import torch
+from detectron2.config import CfgNode
+from detectron2.utils import comm
+from detectron2.utils.env import seed_all_rng
+from detectron2.utils.logger import setup_logger
+
+from cervical_d2.data.build import records_of, train_records
+from cervical_d2.data.registry import class_names, resolve
+from cervical_d2.engine.schedule import resolve_schedule
+from cervical_d2.errors import UserError
+from cervical_d2.files import write_text
+
+logger = logging.getLogger("detectron2.cervical_d2")
+
+
+def prepare(cfg: CfgNode, *, train: bool = True, resume: bool = False) -> list[str]:
+    """Resolve data sets, number of classes, device, seed and schedule, in place; return lines that say so.
+
+    Writes nothing, so that a refused command leaves nothing behind.
+
+    Raises:
+        UserError: for a data set, image, annotation or setting that cannot be used.
+    """
+    cfg.DATASETS.TRAIN = tuple(map(resolve, cfg.DATASETS.TRAIN))
+    cfg.DATASETS.TEST = tuple(map(resolve, cfg.DATASETS.TEST))
+    _check_weights(cfg, train, resume)
+    needed = cfg.DATASETS.TRAIN if train else cfg.DATASETS.TEST
+    if not needed:
+        raise UserError(
+            f"DATASETS.{'TRAIN' if train else 'TEST'} is empty; name a split, for example cervical_demo_val"
+        )
+    names = class_names([*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST])
+    # Upstream leaves 80 here, and RetinaNet does not look at ROI_HEADS at all.
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = cfg.MODEL.RETINANET.NUM_CLASSES = len(names)
+    lines = [f"{len(names)} classes: {', '.join(names)}"]
+    lines += _prepare_device(cfg)
+    if cfg.SEED < 0:
+        cfg.SEED = secrets.randbelow(2**31)
+        lines.append(f"seed {cfg.SEED}, drawn")
+    for name in cfg.DATASETS.TEST:
+        records_of((name,))
+    if train:
+        lines += resolve_schedule(cfg, len(train_records(cfg)))
+    return lines
+
+
+def _prepare_device(cfg: CfgNode) -> list[str]:
+    if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
+        cfg.MODEL.DEVICE = "cpu"
+        return ["no CUDA device here: training and inference run on the CPU"]
+    return []
+
+
+def _check_weights(cfg: CfgNode, train: bool, resume: bool) -> None:
+    weights = cfg.MODEL.WEIGHTS
+    if not train and not weights and not resume:
+        raise UserError("--eval-only needs MODEL.WEIGHTS FILE on the command line, or --resume for OUTPUT_DIR's last")
+    if weights and "://" not in weights and not Path(weights).is_file():
+        raise UserError(f"{weights}: no such weights file; check MODEL.WEIGHTS")
+    if train and not resume and (Path(cfg.OUTPUT_DIR) / "last_checkpoint").exists():
+        raise UserError(f"{cfg.OUTPUT_DIR}: holds a run; go on with --resume, or choose another OUTPUT_DIR")
+
+
+def start_run(cfg: CfgNode, lines: list[str]) -> None:
+    """Make OUTPUT_DIR, log into it and to the screen, seed, and write the resolved config."""
+    output = Path(cfg.OUTPUT_DIR)
+    if comm.is_main_process():
+        output.mkdir(parents=True, exist_ok=True)
+        write_text(output / "config.yaml", cfg.dump())
+    comm.synchronize()
+    for name in ("fvcore", "detectron2"):
+        setup_logger(str(output), distributed_rank=comm.get_rank(), name=name)
+    # Both versions call themselves 0.6, so the place is told.
+    place = Path(detectron2.__file__).parent
+    logger.info("torch %s on %s, detectron2 in %s; writing into %s", torch.__version__, cfg.MODEL.DEVICE, place, output)
+    for line in lines:
+        logger.info(line)
+    seed_all_rng(cfg.SEED)
+    torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
