@@ -181,5 +181,6 @@ def _flatten(cfg: CfgNode, prefix: str = "") -> Iterator[str]:
 
 
 def _first_line(error: BaseException) -> str:
-    text = str(error.args[0]) if error.args else type(error).__name__
-    return text.strip().splitlines()[0] if text.strip() else type(error).__name__
+    # A KeyError's text is quoted; its argument is not.
+    text = str(error.args[0] if isinstance(error, KeyError) and error.args else error).strip()
+    return text.splitlines()[0] if text else type(error).__name__

@@ -50,7 +50,7 @@ def _problem(record: Record) -> str | None:
     except FileNotFoundError:
         return f"{path}: no such image; it is named in the annotations, check the images' folder"
     except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
-        return f"{path}: not a readable image ({type(error).__name__}); copy it again"
+        return f"{path}: not a whole, readable image ({type(error).__name__}); copy it again"
     if ENDINGS.get(kind or "", b"") not in ending:
         return f"{path}: broken off (truncated image); copy it again"
     if size != (record["width"], record["height"]):

@@ -1,0 +1,1 @@
+"""Backbones, anchors, heads and losses, registered with Detectron2 on import."""

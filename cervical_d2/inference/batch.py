@@ -1,0 +1,68 @@
+"""Prediction over files and folders."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+from tqdm import tqdm
+
+from cervical_d2.data.mapper import read_image
+from cervical_d2.errors import UserError
+from cervical_d2.files import write_json
+from cervical_d2.inference.detector import Detection, Detector
+from cervical_d2.inference.export import coco_document
+from cervical_d2.inference.draw import Box, draw_boxes
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
+
+
+def find_images(places: Sequence[Path]) -> list[Path]:
+    """The image files among `places` and in the folders among them, sorted, each once, and each readable.
+
+    Raises:
+        UserError: a place that is not there, a folder without images, or the first image that is not whole.
+    """
+    found: dict[Path, None] = {}
+    for place in places:
+        if place.is_dir():
+            inside = sorted(path for path in place.rglob("*") if path.suffix.lower() in SUFFIXES)
+            if not inside:
+                raise UserError(f"{place}: no image in this folder ({', '.join(sorted(SUFFIXES))})")
+            found |= dict.fromkeys(inside)
+        elif place.is_file():
+            found[place] = None
+        else:
+            raise UserError(f"{place}: no such image or folder; check the path")
+    for path in tqdm(found, desc="reading images", unit="image", delay=3):
+        read_image(str(path), "RGB")
+    return list(found)
+
+
+def predict_images(detector: Detector, paths: Sequence[Path], output: Path) -> int:
+    """Write `output/NAME.png` with the cells drawn for each path and `output/predictions.json`; returns their number."""
+    found: dict[Path, list[Detection]] = {}
+    sizes: dict[Path, tuple[int, int]] = {}
+    output.mkdir(parents=True, exist_ok=True)
+    names = picture_names(paths)
+    for path in tqdm(paths, desc="predicting", unit="image", disable=len(paths) < 3):
+        found[path] = detector(path)
+        image = read_image(str(path), "RGB")
+        sizes[path] = (image.shape[1], image.shape[0])
+        boxes = [Box(cell.box, cell.category_id, f"{cell.name} {cell.score:.2f}") for cell in found[path]]
+        cv2.imwrite(str(output / names[path]), cv2.cvtColor(draw_boxes(image, boxes), cv2.COLOR_RGB2BGR))
+    write_json(output / "predictions.json", coco_document(found, sizes, detector.class_names))
+    return sum(map(len, found.values()))
+
+
+def picture_names(paths: Sequence[Path]) -> dict[Path, str]:
+    """A PNG name for each path: its stem, with a number where two would share it."""
+    names: dict[Path, str] = {}
+    taken: set[str] = set()
+    for path in paths:
+        name, number = path.stem, 1
+        while name.casefold() in taken:
+            number += 1
+            name = f"{path.stem}-{number}"
+        taken.add(name.casefold())
+        names[path] = f"{name}.png"
+    return names

@@ -1,0 +1,58 @@
+"""Boxes on images."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+# Okabe and Ito's colors, which color-blind people can tell apart, then darker ones; RGB.
+COLORS = (
+    (213, 94, 0), (0, 114, 178), (0, 158, 115), (204, 121, 167), (230, 159, 0), (86, 180, 233),
+    (240, 228, 66), (0, 0, 0), (128, 0, 32), (64, 64, 160), (0, 90, 60),
+)  # fmt: skip
+FONT = cv2.FONT_HERSHEY_SIMPLEX
+
+
+class Box(NamedTuple):
+    """What is drawn: XYXY in pixels, the class's number (its color) and a label, empty for none."""
+
+    box: Sequence[float]
+    category_id: int
+    label: str
+
+
+def draw_boxes(image: np.ndarray, boxes: Sequence[Box]) -> np.ndarray:
+    """A copy of `image` ((H, W, 3) uint8 RGB) with boxes and their labels; lines grow with the image."""
+    canvas = image.copy()
+    scale = max(image.shape[:2]) / 800
+    thickness = max(1, round(2 * scale))
+    for item in boxes:
+        x1, y1, x2, y2 = (round(value) for value in item.box)
+        color = COLORS[item.category_id % len(COLORS)]
+        cv2.rectangle(canvas, (x1, y1), (x2, y2), color, thickness, cv2.LINE_AA)
+    for item in boxes:
+        if item.label:
+            _write(canvas, item, max(0.4, 0.5 * scale))
+    return canvas
+
+
+def _write(canvas: np.ndarray, item: Box, size: float) -> None:
+    color = COLORS[item.category_id % len(COLORS)]
+    (width, height), below = cv2.getTextSize(item.label, FONT, size, 1)
+    x = int(np.clip(item.box[0], 0, max(0, canvas.shape[1] - width - 2)))
+    y = int(max(item.box[1], height + below))  # above the box, or inside where that would leave the image
+    cv2.rectangle(canvas, (x, y - height - below), (x + width + 2, y), color, cv2.FILLED)
+    ink = (0, 0, 0) if sum(color) > 330 else (255, 255, 255)
+    cv2.putText(canvas, item.label, (x + 1, y - below // 2 - 1), FONT, size, ink, 1, cv2.LINE_AA)
+
+
+def legend(names: Sequence[str], width: int, height: int = 28) -> np.ndarray:
+    """(height, width, 3) uint8: a swatch and a name for each class."""
+    bar = np.full((height, width, 3), 255, np.uint8)
+    x = 6
+    for number, name in enumerate(names):
+        cv2.rectangle(bar, (x, 8), (x + 12, 20), COLORS[number % len(COLORS)], cv2.FILLED)
+        cv2.putText(bar, name, (x + 17, 19), FONT, 0.45, (0, 0, 0), 1, cv2.LINE_AA)
+        x += 30 + cv2.getTextSize(name, FONT, 0.45, 1)[0][0]
+    return bar

@@ -1,0 +1,109 @@
+"""A data set of a few small images, and a config that trains on it in seconds."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / "shared"
+
+torch.set_num_threads(1)  # tiny tensors: a second thread only waits
+
+TINY_CONFIG = """\
+_BASE_: {base}
+MODEL:
+  DEVICE: "cpu"
+  FPN: {{OUT_CHANNELS: 16}}
+  ROI_BOX_HEAD: {{FC_DIM: 32}}
+DATASETS:
+  TRAIN: ("{data}:train",)
+  TEST: ("{data}:val",)
+INPUT:
+  MIN_SIZE_TRAIN: (64, 80)
+  MIN_SIZE_TEST: 64
+SOLVER:
+  IMS_PER_BATCH: 2
+  REFERENCE_BATCH: 2
+  BASE_LR: 0.005
+  MAX_EPOCHS: 0
+  MAX_ITER: 4
+  WARMUP_ITERS: 2
+  CHECKPOINT_PERIOD: 2
+TEST:
+  EVAL_PERIOD: 2
+  EVAL_EPOCHS: 0
+DATALOADER:
+  NUM_WORKERS: 0
+OUTPUT_DIR: {output}
+"""
+
+
+def coco_of(folder: Path, names: list[str], seed: int) -> dict:
+    """Write an image for each of `names`, two dark boxes in each but the first, and return their COCO document."""
+    rng = np.random.default_rng(seed)
+    images, annotations = [], []
+    for number, name in enumerate(names):
+        width, height = (96, 64) if number % 2 else (64, 96)
+        image = np.full((height, width, 3), 230, np.uint8)
+        images.append({"id": 10 + 3 * number, "file_name": name, "width": width, "height": height})
+        for label in () if number == 0 else (0, 1):
+            x, y = rng.integers(0, [width - 30, height - 30])
+            w, h = rng.integers(16, 28, 2)
+            image[y : y + h, x : x + w] = (120, 60, 140) if label else (60, 120, 60)
+            box = [int(x), int(y), int(w), int(h)]
+            annotations.append(
+                {"id": len(annotations), "image_id": 10 + 3 * number, "category_id": 5 + 2 * label, "bbox": box}
+            )
+        cv2.imwrite(str(folder / name), image)
+    categories = [{"id": 5, "name": "ASC-US"}, {"id": 7, "name": "hsil"}]
+    return {"images": images, "annotations": annotations, "categories": categories}
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    """A folder with data.yaml (set `tiny`, classes ascus, hsil), its images, and config.yaml that writes into `run`."""
+    (tmp_path / "images").mkdir()
+    for split, count, seed in (("train", 6, 0), ("val", 3, 1)):
+        document = coco_of(tmp_path / "images", [f"{split}{number}.png" for number in range(count)], seed)
+        (tmp_path / f"{split}.json").write_text(json.dumps(document))
+    (tmp_path / "data.yaml").write_text(
+        "name: tiny\nformat: coco\nclasses: [{ascus: [ASC-US]}, hsil]\nsplits:\n"
+        "  train: {images: images, annotations: train.json}\n  val: {images: images, annotations: val.json}\n"
+    )
+    base = ROOT / "configs/quick/Base-quick.yaml"
+    config = TINY_CONFIG.format(base=base, data=tmp_path / "data.yaml", output=tmp_path / "run")
+    (tmp_path / "config.yaml").write_text(config)
+    return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def fresh_records():
+    """Records are kept by name, and tests reuse names."""
+    from cervical_d2.data.build import records_of
+
+    records_of.cache_clear()
+
+
+def command(*words: object, **env: str) -> subprocess.CompletedProcess:
+    """Run a script of the project as a user does; paths as they are."""
+    return subprocess.run(
+        [sys.executable, *map(str, words)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", **env},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def listing(folder: Path) -> dict[str, bytes]:
+    """Every file below `folder` with its content."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
