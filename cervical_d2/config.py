@@ -165,6 +165,12 @@ def _check_choices(cfg: CfgNode) -> None:
             raise UserError(f"{key.name} is {section[leaf]!r}; allowed: {', '.join(map(repr, key.choices))}")
 
 
+def config_value(cfg: CfgNode, name: str) -> Any:
+    """The value of a dotted key."""
+    section, leaf = _section(cfg, name)
+    return section[leaf]
+
+
 def _section(cfg: CfgNode, name: str) -> tuple[CfgNode, str]:
     *sections, leaf = name.split(".")
     for section in sections:

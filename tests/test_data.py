@@ -71,7 +71,10 @@ def test_coco_file_becomes_records(tiny: Path):
     ("changes", "words"),
     [
         ({"annotations": lambda a: [*a, {**a[0], "id": 99, "category_id": 8}]}, ["annotation 99", "out of range"]),
-        ({"annotations": lambda a: [*a, {**a[0], "id": 99, "bbox": [0, 0, float("nan"), 3]}]}, ["annotation 99", "bbox"]),
+        (
+            {"annotations": lambda a: [*a, {**a[0], "id": 99, "bbox": [0, 0, float("nan"), 3]}]},
+            ["annotation 99", "bbox"],
+        ),
         ({"annotations": lambda a: [*a, {**a[0], "image_id": 4711}]}, ["4711"]),
         ({"categories": lambda c: [*c, {"id": 9, "name": "hsli"}]}, ["unknown class 'hsli'", "did you mean 'hsil'"]),
         ({"images": lambda images: [{"id": 1, "file_name": "x.png"}]}, ["images[0]", "'width'"]),

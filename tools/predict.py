@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Find cells in images: writes each image with its boxes drawn, and one COCO JSON with scores.
 
-  tools/predict.py smear.jpg folder/ --weights output/quick/demo/model_best.pth --output found
+tools/predict.py smear.jpg folder/ --weights output/quick/demo/model_best.pth --output found
 """
 
 import argparse

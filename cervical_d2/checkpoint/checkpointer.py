@@ -81,10 +81,11 @@ class CervicalCheckpointer(DetectionCheckpointer):
         incompatible = super()._load_model(checkpoint)
         if incompatible is not None:
             log_load_report(self.model, incompatible)
-            if self.strict and (lacking := [*incompatible.missing_keys, *incompatible.incorrect_shapes]):
+            lacking = sorted({*incompatible.missing_keys, *(key for key, *_ in incompatible.incorrect_shapes)})
+            if self.strict and lacking:
                 raise UserError(
                     f"the weights do not fit the config ({len(lacking)} tensors missing or of another shape, first "
-                    f"{lacking[0]}); evaluate with the config.yaml of their own run"
+                    f"{lacking[0]}); use the config.yaml of their own run"
                 )
         return incompatible
 

@@ -13,6 +13,7 @@ NUMPY_GLOBALS = {
     ("numpy", "dtype"),
     ("numpy", "ndarray"),
     *((f"numpy.{core}.multiarray", name) for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
+    *((f"numpy.{core}.numeric", "_frombuffer") for core in ("core", "_core")),
     ("_codecs", "encode"),  # how protocol 2 writes bytes
     ("collections", "OrderedDict"),
 }

@@ -13,7 +13,7 @@ import torch
 from detectron2.engine import HookBase
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
-from detectron2.utils.events import EventWriter, get_event_storage
+from detectron2.utils.events import EventStorage, EventWriter, get_event_storage
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from cervical_d2.data.randomness import Stream, seed_torch
@@ -32,7 +32,8 @@ def validation_losses(model: torch.nn.Module, loader: Any, seed: int) -> dict[st
             module.eval()
     sums: dict[str, float] = {}
     images = 0
-    with torch.no_grad():
+    # A storage of its own: the heads count their samples into the current one, which is the training's.
+    with torch.no_grad(), EventStorage():
         for number, batch in enumerate(loader):
             seed_torch(seed, Stream.VALIDATION, number)  # the same proposals are sampled each time
             images += 1
@@ -138,14 +139,15 @@ class ProgressLine(EventWriter):
         storage = get_event_storage()
         done, end = storage.iter + 1, self.max_iter()
         histories = storage.histories()
-        if done > end or "total_loss" not in histories or "time" not in histories:
+        if done > end or "total_loss" not in histories:
             return
         losses = "  ".join(
             f"{name.removeprefix('loss_')} {history.median(20):.3f}"
             for name, history in histories.items()
             if "loss" in name and "/" not in name
         )
-        seconds = histories["time"].median(100)
+        # Upstream's timer leaves out the first iterations, in which kernels are chosen.
+        seconds = histories["time"].median(100) if "time" in histories else 0.0
         left = datetime.timedelta(seconds=int(seconds * (end - done)))
         logger.info(
             "iter %d/%d  epoch %.1f  %s  lr %.2g  %.2f s/it (data %.2f)  ETA %s  %s",

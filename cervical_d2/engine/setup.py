@@ -1,16 +1,28 @@
 """From what the user typed to a config that can run: everything is checked before anything is written."""
 
+import difflib
 import logging
 import secrets
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import detectron2
 import torch
 from detectron2.config import CfgNode
+from detectron2.modeling import (
+    ANCHOR_GENERATOR_REGISTRY,
+    BACKBONE_REGISTRY,
+    META_ARCH_REGISTRY,
+    PROPOSAL_GENERATOR_REGISTRY,
+    ROI_HEADS_REGISTRY,
+)
+from detectron2.modeling.roi_heads import ROI_BOX_HEAD_REGISTRY
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 
+from cervical_d2.config import config_value
 from cervical_d2.data.build import records_of, train_records
 from cervical_d2.data.registry import class_names, resolve
 from cervical_d2.engine.schedule import resolve_schedule
@@ -31,6 +43,7 @@ def prepare(cfg: CfgNode, *, train: bool = True, resume: bool = False) -> list[s
     cfg.DATASETS.TRAIN = tuple(map(resolve, cfg.DATASETS.TRAIN))
     cfg.DATASETS.TEST = tuple(map(resolve, cfg.DATASETS.TEST))
     _check_weights(cfg, train, resume)
+    _check_names(cfg)
     needed = cfg.DATASETS.TRAIN if train else cfg.DATASETS.TEST
     if not needed:
         raise UserError(
@@ -66,6 +79,28 @@ def _check_weights(cfg: CfgNode, train: bool, resume: bool) -> None:
         raise UserError(f"{weights}: no such weights file; check MODEL.WEIGHTS")
     if train and not resume and (Path(cfg.OUTPUT_DIR) / "last_checkpoint").exists():
         raise UserError(f"{cfg.OUTPUT_DIR}: holds a run; go on with --resume, or choose another OUTPUT_DIR")
+
+
+# Parts that are chosen by name; Detectron2's registries answer an unknown one with a traceback.
+NAMED_PARTS: tuple[tuple[str, Iterable[tuple[str, Any]]], ...] = (
+    ("MODEL.META_ARCHITECTURE", META_ARCH_REGISTRY),
+    ("MODEL.BACKBONE.NAME", BACKBONE_REGISTRY),
+    ("MODEL.ANCHOR_GENERATOR.NAME", ANCHOR_GENERATOR_REGISTRY),
+    ("MODEL.PROPOSAL_GENERATOR.NAME", PROPOSAL_GENERATOR_REGISTRY),
+    ("MODEL.ROI_HEADS.NAME", ROI_HEADS_REGISTRY),
+    ("MODEL.ROI_BOX_HEAD.NAME", ROI_BOX_HEAD_REGISTRY),
+    ("SOLVER.LR_SCHEDULER_NAME", (("WarmupMultiStepLR", None), ("WarmupCosineLR", None))),
+)
+
+
+def _check_names(cfg: CfgNode) -> None:
+    for key, registry in NAMED_PARTS:
+        value, known = config_value(cfg, key), [name for name, _ in registry]
+        if value and value not in known:
+            near = difflib.get_close_matches(value, known, n=1)
+            raise UserError(
+                f"{key} {value!r} is unknown; " + (f"did you mean {near[0]}?" if near else f"there are {known}")
+            )
 
 
 def start_run(cfg: CfgNode, lines: list[str]) -> None:

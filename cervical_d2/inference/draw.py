@@ -30,7 +30,7 @@ def draw_boxes(image: np.ndarray, boxes: Sequence[Box]) -> np.ndarray:
     for item in boxes:
         x1, y1, x2, y2 = (round(value) for value in item.box)
         color = COLORS[item.category_id % len(COLORS)]
-        cv2.rectangle(canvas, (x1, y1), (x2, y2), color, thickness, cv2.LINE_AA)
+        cv2.rectangle(canvas, (x1, y1), (x2, y2), color, thickness)
     for item in boxes:
         if item.label:
             _write(canvas, item, max(0.4, 0.5 * scale))

@@ -1,0 +1,230 @@
+"""Training on a few small images: what is promised of a run, not how well it learns."""
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import listing
+
+from cervical_d2.config import load_config
+from cervical_d2.engine.hooks import Evaluate, validation_losses
+from cervical_d2.engine.parameters import parameter_table
+from cervical_d2.engine.setup import prepare
+from cervical_d2.engine.trainer import Trainer, amp_dtype
+from cervical_d2.errors import UserError
+
+
+def trainer_of(folder: Path, *options: object, resume: bool = False) -> Trainer:
+    cfg = load_config(str(folder / "config.yaml"), [str(word) for word in options])
+    prepare(cfg, resume=resume)
+    Path(cfg.OUTPUT_DIR).mkdir(exist_ok=True, parents=True)
+    torch.manual_seed(0)
+    return Trainer(cfg)
+
+
+def train(folder: Path, *options: object, resume: bool = False) -> Trainer:
+    trainer = trainer_of(folder, *options, resume=resume)
+    trainer.resume_or_load(resume=resume)
+    trainer.train()
+    return trainer
+
+
+def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in trainer.model.state_dict().items()}
+
+
+def differing(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> list[str]:
+    return [name for name in a if not torch.equal(a[name], b[name])]
+
+
+def metric_lines(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "metrics.json").read_text().splitlines()]
+
+
+def test_a_run_leaves_what_it_promises(tiny: Path):
+    trainer = train(tiny, "SOLVER.MAX_ITER", 4)
+    run = tiny / "run"
+    files = {path.name for path in run.iterdir()}
+    assert {"metrics.json", "last_checkpoint", "model_0000001.pth", "model_final.pth", "model_best.pth"} <= files
+    assert any(name.startswith("events.out.tfevents") for name in files)
+    assert not [name for name in files if "partial" in name]
+    assert (run / "last_checkpoint").read_text() == "model_final.pth"
+    line = metric_lines(run)[-1]
+    assert line["iteration"] == 3
+    assert {"total_loss", "validation/total_loss", "validation/loss_cls", "bbox/AP50", "bbox/AR", "lr"} <= set(line)
+    assert {"AP", "AP50", "mAP", "AR", "AP-ascus"} <= set(trainer._last_eval_results["bbox"])
+    saved = torch.load(run / "model_final.pth", weights_only=True)
+    assert saved["cervical_d2"]["classes"] == ["ascus", "hsil"]
+    assert "MAX_ITER: 4" in saved["cervical_d2"]["config"]
+
+
+@pytest.mark.parametrize("arch", ["rcnn", "retinanet"])
+def test_number_of_classes_comes_from_the_data(tiny: Path, arch):
+    cfg = load_config("retinanet_R_50_FPN.yaml" if arch == "retinanet" else str(tiny / "config.yaml"))
+    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (f"{tiny}/data.yaml:train",), (f"{tiny}/data.yaml:val",)
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = cfg.MODEL.RETINANET.NUM_CLASSES = 80
+    prepare(cfg)
+    model = Trainer.build_model(cfg)
+    if arch == "retinanet":
+        assert model.head.cls_score.out_channels == 2 * 9  # classes x anchors a place
+    else:
+        assert model.roi_heads.box_predictor.cls_score.out_features == 3  # classes and background
+
+
+def test_the_same_seed_gives_the_same_weights_with_any_workers(tiny: Path):
+    first = weights(train(tiny, "OUTPUT_DIR", tiny / "a"))
+    torch.rand(13)  # state left behind by others
+    again = weights(train(tiny, "OUTPUT_DIR", tiny / "b", "DATALOADER.NUM_WORKERS", 2))
+    other = weights(train(tiny, "OUTPUT_DIR", tiny / "c", "SEED", 1))
+    assert differing(first, again) == []
+    assert len(differing(first, other)) > 50
+
+
+def test_resumed_run_ends_in_the_same_weights(tiny: Path):
+    whole = train(tiny, "OUTPUT_DIR", tiny / "whole")
+    broken = trainer_of(tiny, "OUTPUT_DIR", tiny / "broken")
+    broken.resume_or_load(resume=False)
+    broken.max_iter = 2  # as if killed there: the schedule is that of four iterations
+    broken.train()
+    resumed = train(tiny, "OUTPUT_DIR", tiny / "broken", resume=True)
+    assert resumed.start_iter == 2
+    assert differing(weights(whole), weights(resumed)) == []
+    momenta = [state["momentum_buffer"] for state in resumed._trainer.optimizer.state.values()]
+    expected = [state["momentum_buffer"] for state in whole._trainer.optimizer.state.values()]
+    assert all(map(torch.equal, momenta, expected))
+
+
+def test_non_finite_loss_stops_before_the_weights_change(tiny: Path):
+    trainer = trainer_of(tiny)
+    trainer.resume_or_load(resume=False)
+    with torch.no_grad():
+        trainer.model.roi_heads.box_predictor.cls_score.bias.fill_(float("nan"))
+    before = weights(trainer)
+    with pytest.raises(UserError) as error:
+        trainer.train()
+    named = [sample["file_name"] for sample in next(iter(trainer.train_loader))]
+    assert all(name in str(error.value) for name in [*named, "iteration 0", "loss_cls nan", "--resume"])
+    changed = [name for name in differing(before, weights(trainer)) if "running_" not in name and "num_b" not in name]
+    assert changed == ["roi_heads.box_predictor.cls_score.bias"]  # NaN differs from itself; nothing else moved
+    assert not (tiny / "run/model_final.pth").exists()
+
+
+def test_validation_loss_changes_nothing_and_is_the_same_each_time(tiny: Path):
+    trainer = trainer_of(tiny)
+    loader = trainer.build_test_loader(trainer.cfg, trainer.cfg.DATASETS.TEST[0])
+    before = weights(trainer)
+    first = validation_losses(trainer.model, loader, seed=0)
+    torch.rand(3)
+    assert validation_losses(trainer.model, loader, seed=0) == first
+    assert differing(before, weights(trainer)) == []
+    assert first["total_loss"] == pytest.approx(sum(value for name, value in first.items() if name != "total_loss"))
+    assert set(first) == {"loss_cls", "loss_box_reg", "loss_rpn_cls", "loss_rpn_loc", "total_loss"}
+
+
+class _FakeTrainer:
+    """Counts iterations and keeps scalars, as much as `Evaluate` sees of a trainer."""
+
+    def __init__(self, end: int):
+        self.iter, self.max_iter, self.storage = 0, end, self
+
+    def put_scalars(self, **scalars):
+        self.last = scalars
+
+
+def drive(values: list[float], metric="bbox/AP50", patience=0, end=None) -> tuple[list[str], int]:
+    """Evaluate at each iteration with these values; the names saved, and the iterations done."""
+    queue, saved = list(values), []
+    section, name = metric.split("/")
+    hook = Evaluate(1, lambda: {section: {name: queue.pop(0)}}, metric=metric, patience=patience, save=saved.append)
+    hook.trainer = _FakeTrainer(end or len(values))
+    while hook.trainer.iter < hook.trainer.max_iter:
+        hook.after_step()
+        hook.trainer.iter += 1
+    return saved, hook.trainer.iter
+
+
+def test_best_checkpoint_follows_the_metric():
+    assert drive([1, 3, 2, 4]) == (["model_best"] * 3, 4)
+    assert drive([4, 3, 5, 2], "validation/total_loss") == (["model_best"] * 3, 4)
+    assert drive([float("nan"), 1, float("nan")]) == (["model_best"], 3)
+
+
+def test_early_stopping_counts_evaluations_without_gain():
+    assert drive([1, 2, 2, 1, 9], patience=2)[1] == 4  # 2 and 1 bring nothing: stop before the 9
+    assert drive([1, 2, 2, 3, 3], patience=2)[1] == 5
+
+
+def test_early_stopped_run_still_ends_in_model_final(tiny: Path):
+    trainer = trainer_of(tiny, "SOLVER.MAX_ITER", 6, "TEST.EVAL_PERIOD", 1, "TEST.EARLY_STOP_PATIENCE", 1,
+                         "TEST.VAL_LOSS", False)  # fmt: skip
+    values = iter([5.0, 4.0, 9.0])
+    hook = next(hook for hook in trainer._hooks if isinstance(hook, Evaluate))
+    hook.evaluate = lambda: {"bbox": {"AP50": next(values)}}
+    trainer.resume_or_load(resume=False)
+    trainer.train()
+    assert (tiny / "run/model_final.pth").exists()
+    assert torch.load(tiny / "run/model_final.pth", weights_only=True)["trainer"]["iteration"] == 1
+
+
+def test_frozen_and_trainable_parameters_are_counted(tiny: Path):
+    trainer = trainer_of(tiny, "MODEL.BACKBONE.FREEZE_AT", 2)
+    table = {line.split()[0]: line.split()[1:] for line in parameter_table(trainer.model).splitlines()[2:]}
+    # Stem: a 7x7 convolution of 3 -> 64 (9408) and 64 scales and shifts, all frozen.
+    assert table["backbone.bottom_up.stem"] == ["0.000", "0.010"]
+    trainable = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
+    assert float(table["total"][0]) == pytest.approx(trainable / 1e6, abs=5e-4)
+
+
+def test_evaluation_leaves_a_run_where_it_was(tiny: Path):
+    """Weights after training do not depend on how often it was evaluated."""
+    often = weights(train(tiny, "OUTPUT_DIR", tiny / "often", "TEST.EVAL_PERIOD", 1))
+    never = weights(train(tiny, "OUTPUT_DIR", tiny / "never", "TEST.EVAL_PERIOD", 0, "TEST.VAL_LOSS", False))
+    assert differing(often, never) == []
+
+
+def test_bfloat16_trains_on_the_cpu(tiny: Path):
+    trainer = train(tiny, "SOLVER.AMP.ENABLED", True, "SOLVER.MAX_ITER", 2)
+    assert amp_dtype(trainer.cfg) is torch.bfloat16
+    assert all(value.dtype is not torch.bfloat16 for value in trainer.model.parameters())
+
+
+def test_run_in_the_folder_of_another_is_refused(tiny: Path):
+    train(tiny, "SOLVER.MAX_ITER", 2)
+    before = listing(tiny / "run")
+    with pytest.raises(UserError, match="holds a run; go on with --resume"):
+        trainer_of(tiny)
+    assert listing(tiny / "run") == before
+
+
+def test_prepare_refuses_what_cannot_run(tiny: Path):
+    cfg = load_config(str(tiny / "config.yaml"))
+    for change, words in (
+        ({"TRAIN": ()}, "DATASETS.TRAIN is empty"),
+        ({"TEST": ("bccd_test",)}, "use splits of one data set"),
+    ):
+        wrong = copy.deepcopy(cfg)
+        for name, value in change.items():
+            wrong.DATASETS[name] = value
+        with pytest.raises(UserError, match=words):
+            prepare(wrong)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("amp", [False, True])
+def test_training_on_cuda(tiny: Path, amp):
+    trainer = train(tiny, "MODEL.DEVICE", "cuda", "SOLVER.AMP.ENABLED", amp)
+    assert next(trainer.model.parameters()).is_cuda
+    assert (tiny / "run/model_final.pth").exists()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices (NCCL)")
+def test_training_on_two_gpus(tiny: Path):
+    from conftest import command
+
+    done = command("train_net.py", "--config-file", tiny / "config.yaml", "--num-gpus", 2, "MODEL.DEVICE", "cuda")
+    assert done.returncode == 0, done.stderr
+    assert (tiny / "run/model_final.pth").exists()
