@@ -1,0 +1,43 @@
+# make setup | demo | test | test-all | test-gpu | lint | reference-models
+PYTHON ?= python3.11
+BIN := .venv/bin
+RUN := $(BIN)/python
+READY := .venv/ready
+DATA ?= ../shared/data
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-all test-gpu lint reference-models
+
+help:
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*##/\t/' | expand -t 20
+
+setup: $(READY) ## make .venv with everything in it; runs again only when requirements change
+
+$(READY): requirements.txt pyproject.toml tools/install_detectron2.py tools/detectron2_fixups.py
+	test -x $(RUN) || $(PYTHON) -m venv .venv
+	$(RUN) -m pip install --quiet "setuptools>=77" wheel -r requirements.txt
+	$(RUN) tools/install_detectron2.py $(if $(DETECTRON2),--force --source $(DETECTRON2))
+	$(RUN) -m pip install --quiet --no-build-isolation --editable ".[dev]"
+	touch $@
+
+demo: $(READY) ## train on the embedded data set, evaluate, draw pictures
+	$(RUN) train_net.py --resume --config-file configs/quick/demo.yaml
+	$(RUN) tools/draw_results.py output/quick/demo
+
+test: $(READY) ## the fast tests
+	$(RUN) tools/doctor.py
+	$(RUN) -m pytest -m "not slow"
+
+test-all: $(READY) ## all tests
+	$(RUN) -m pytest
+
+test-gpu: $(READY) ## the tests that need CUDA devices
+	$(RUN) -m pytest -m gpu
+
+lint: $(READY) ## style, format, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+reference-models: $(READY) ## train the BCCD and CRIC quick models from $(DATA)
+	DETECTRON2_DATASETS=$(DATA) $(RUN) train_net.py --resume --config-file configs/quick/bccd.yaml
+	DETECTRON2_DATASETS=$(DATA) $(RUN) train_net.py --resume --config-file configs/quick/cric.yaml
