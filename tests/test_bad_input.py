@@ -35,7 +35,8 @@ def cut_weights(tiny: Path) -> None:
 
 TRAIN = ("train_net.py", "--config-file", "{tiny}/config.yaml")
 MISTAKES = {
-    "no such config": (no_damage, ("train_net.py", "--config-file", "{tiny}/nowhere.yaml"), ["nowhere.yaml", "quick/demo.yaml"]),
+    "no such config": (no_damage, ("train_net.py", "--config-file", "{tiny}/nowhere.yaml"),
+                       ["nowhere.yaml", "quick/demo.yaml"]),
     "no such key": (no_damage, (*TRAIN, "SOLVER.BASE_LRR", "1"), ["SOLVER.BASE_LRR", "did you mean SOLVER.BASE_LR?"]),
     "no such data set": (no_damage, (*TRAIN, "DATASETS.TEST", "('bcd_test',)"), ["bcd_test", "did you mean bccd_test"]),
     "no such weights": (no_damage, (*TRAIN, "MODEL.WEIGHTS", "{tiny}/no.pth"), ["no.pth", "MODEL.WEIGHTS"]),

@@ -17,7 +17,20 @@ from cervical_d2.data.classes import ClassTable
 from cervical_d2.data.registry import class_names, register_all, register_file, resolve
 from cervical_d2.errors import UserError
 
-PAPER_CLASSES = "ascus asch lsil hsil scc agc trich cand flora herps actin".split()  # Xu et al. 2022, section 2.1
+# Xu et al. 2022, section 2.1
+PAPER_CLASSES = ["ascus", "asch", "lsil", "hsil", "scc", "agc", "trich", "cand", "flora", "herps", "actin"]
+    "ascus",
+    "asch",
+    "lsil",
+    "hsil",
+    "scc",
+    "agc",
+    "trich",
+    "cand",
+    "flora",
+    "herps",
+    "actin",
+]  # Xu et al. 2022, section 2.1
 
 real_data = pytest.mark.skipif(not (SHARED / "data").is_dir(), reason="needs the real images in ../shared/data")
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Turn another library's weights into a Detectron2 checkpoint for MODEL.WEIGHTS; prints the input settings they want.
 
-  tools/convert_checkpoint.py resnet18.pth resnet18_d2.pth
+tools/convert_checkpoint.py resnet18.pth resnet18_d2.pth
 """
 
 import argparse

@@ -22,7 +22,7 @@ RESNET_KEYS = (
 
 
 class Layout(NamedTuple):
-    """A kind of checkpoint: its name, a test of its state dict, the conversion, and the input settings it was trained with."""
+    """A kind of checkpoint: its name, how to know it, the conversion, and the input settings it was trained with."""
 
     name: str
     matches: Callable[[State], bool]

@@ -3,6 +3,7 @@
 import logging
 import weakref
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -88,9 +89,8 @@ class Trainer(DefaultTrainer):
 
     def build_hooks(self) -> list[Any]:
         """Timing, schedule, evaluation, then the checkpoint (which holds the best metric), then the writers."""
-        cfg, save = self.cfg, self.checkpointer.save
-        if not comm.is_main_process():
-            save = _nothing
+        cfg = self.cfg
+        save: Callable[[str], None] = self.checkpointer.save if comm.is_main_process() else _nothing
         evaluate = Evaluate(
             cfg.TEST.EVAL_PERIOD,
             self.evaluate,

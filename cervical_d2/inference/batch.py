@@ -10,8 +10,8 @@ from cervical_d2.data.mapper import read_image
 from cervical_d2.errors import UserError
 from cervical_d2.files import write_json
 from cervical_d2.inference.detector import Detection, Detector
-from cervical_d2.inference.export import coco_document
 from cervical_d2.inference.draw import Box, draw_boxes
+from cervical_d2.inference.export import coco_document
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
 
@@ -39,7 +39,7 @@ def find_images(places: Sequence[Path]) -> list[Path]:
 
 
 def predict_images(detector: Detector, paths: Sequence[Path], output: Path) -> int:
-    """Write `output/NAME.png` with the cells drawn for each path and `output/predictions.json`; returns their number."""
+    """Write `output/NAME.png` for each path, cells drawn, and `output/predictions.json`; returns how many."""
     found: dict[Path, list[Detection]] = {}
     sizes: dict[Path, tuple[int, int]] = {}
     output.mkdir(parents=True, exist_ok=True)

@@ -57,7 +57,9 @@ def pair(record: Record, found: Sequence[Record], names: Sequence[str]) -> np.nd
         for annotation in record["annotations"]
     ]
     prediction = [_predicted(row, names) for row in sorted(found, key=lambda row: row["score"])]
-    halves = [_captioned(draw_boxes(image, boxes), text) for boxes, text in ((truth, "truth"), (prediction, "predicted"))]
+    halves = [
+        _captioned(draw_boxes(image, boxes), text) for boxes, text in ((truth, "truth"), (prediction, "predicted"))
+    ]
     gap = np.full((halves[0].shape[0], GAP, 3), 255, np.uint8)
     return np.hstack([halves[0], gap, halves[1]])
 
