@@ -19,18 +19,6 @@ from cervical_d2.errors import UserError
 
 # Xu et al. 2022, section 2.1
 PAPER_CLASSES = ["ascus", "asch", "lsil", "hsil", "scc", "agc", "trich", "cand", "flora", "herps", "actin"]
-    "ascus",
-    "asch",
-    "lsil",
-    "hsil",
-    "scc",
-    "agc",
-    "trich",
-    "cand",
-    "flora",
-    "herps",
-    "actin",
-]  # Xu et al. 2022, section 2.1
 
 real_data = pytest.mark.skipif(not (SHARED / "data").is_dir(), reason="needs the real images in ../shared/data")
 
