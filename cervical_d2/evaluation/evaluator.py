@@ -1,0 +1,177 @@
+"""Detectron2's evaluator of boxes, with COCO's numbers, the papers' and those of every class."""
+
+import itertools
+import json
+import logging
+import math
+import os
+from collections import OrderedDict
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.data import MetadataCatalog
+from detectron2.evaluation import COCOEvaluator
+from detectron2.structures import BoxMode
+from detectron2.utils import comm
+
+from cervical_d2.errors import UserError
+from cervical_d2.evaluation.ground_truth import read_truth
+from cervical_d2.evaluation.matching import Detections, select
+from cervical_d2.evaluation.protocols import class_metrics, coco_tables, paper_metrics, summarize_coco
+from cervical_d2.evaluation.table import metrics_text
+
+COCO_CAPS = (1, 10, 100)
+"""Detections per image and class at which COCO's AR is taken."""
+
+Found = Sequence[Mapping[str, Any]]
+"""Upstream's predictions: image_id, category_id from 0, bbox XYWH in pixels, score."""
+
+
+class CervicalCOCOEvaluator(COCOEvaluator):
+    """COCO metrics of boxes without pycocotools, compiled code or a JSON file of the truth.
+
+    `evaluate` returns {"bbox": metrics} in percent, NaN where there is no truth: AP, AP50, AP75, APs, APm, APl,
+    AR1, AR10, AR100 (and AR<max_dets_per_image>), ARs, ARm, ARl, the papers' mAP and AR (`paper_metrics`), and
+    per class AP-<name>, AP50-<name> and recall50-<name>, whose dash keeps them out of Detectron2's CSV line. The
+    keys are the same for a model that finds nothing.
+
+    In `output_dir`: metrics.json (what is returned, NaN as null), metrics.txt (a table) and predictions.json, a
+    COCO result list with a category_name in each entry. Its category_id is that of the data set's own JSON where
+    the metadata has `thing_dataset_id_to_contiguous_id`, otherwise the position in `thing_classes`, from 1.
+    """
+
+    _results: OrderedDict[str, dict[str, float]]
+
+    def __init__(
+        self,
+        dataset_name: str,
+        output_dir: str | os.PathLike[str] | None = None,
+        *,
+        distributed: bool = True,
+        max_dets_per_image: int = 100,
+    ) -> None:
+        """Read the truth.
+
+        Args:
+            dataset_name: a registered data set whose metadata has `thing_classes`.
+            distributed: gather the predictions of all processes; only the main one returns metrics.
+            max_dets_per_image: detections kept per image and class, by score. Above 100 it adds an AR of its
+                own; below, the ARs of larger caps are left out.
+
+        Raises:
+            UserError: the data set has no class names, or an annotation that cannot be understood.
+        """
+        # Upstream's __init__ would write the truth to a JSON file and, the next time, read that file however old
+        # it is; so it is not called, and what its other methods use is set here.
+        self._logger = logging.getLogger("detectron2.cervical_d2")
+        self._distributed = distributed
+        self._cpu_device = torch.device("cpu")
+        self._metadata = MetadataCatalog.get(dataset_name)
+        self._do_evaluation = False  # of proposals, which would need that file
+        self._output_dir = None  # where upstream would put a second copy of the predictions
+        self._folder = Path(output_dir) if output_dir is not None else None
+        self._max_dets = max_dets_per_image
+        self._classes = self._metadata.get("thing_classes")
+        if not self._classes:
+            raise UserError(f"{dataset_name}: no class names; set thing_classes in its metadata")
+        self._images, self._truth = read_truth(dataset_name, len(self._classes))
+
+    def evaluate(self, img_ids: Collection[Any] | None = None) -> dict[str, Any]:
+        """The metrics, see the class; {} in all processes but the main one. `img_ids`: of these images only."""
+        results = super().evaluate(img_ids)
+        if results or (self._distributed and not comm.is_main_process()):
+            return results
+        # Upstream answers {} if no image was processed; whoever reads the results expects the keys.
+        self._results = OrderedDict()
+        self._eval_predictions([], img_ids)
+        return dict(self._results)
+
+    def _eval_predictions(
+        self, predictions: Sequence[Mapping[str, Any]], img_ids: Collection[Any] | None = None
+    ) -> None:
+        found = list(itertools.chain.from_iterable(prediction["instances"] for prediction in predictions))
+        truth, detections = self._truth, self._detections(found)
+        if img_ids is not None:
+            chosen = [self._images[image_id] for image_id in img_ids]
+            truth = select(truth, np.isin(truth.image, chosen))
+            detections = select(detections, np.isin(detections.image, chosen))
+        caps = [cap for cap in COCO_CAPS if cap < self._max_dets] + [self._max_dets]
+        tables = coco_tables(truth, detections, num_classes=len(self._classes), max_dets=caps)
+        overall = paper_metrics(tables) | summarize_coco(tables)
+        per_class = class_metrics(tables)
+        self._results["bbox"] = overall | {
+            f"{metric}-{name}": value
+            for metric, values in per_class.items()
+            for name, value in zip(self._classes, values, strict=True)
+        }
+        images = len(self._images if img_ids is None else img_ids)
+        text = metrics_text(
+            f"{self._metadata.name}: {images} images, at most {self._max_dets} detections per image and class; %",
+            overall,
+            {
+                "class": self._classes,
+                "truths": tables.truths.tolist(),
+                **per_class,
+                "detections": tables.detections.tolist(),
+            },
+        )
+        self._logger.info("Evaluation of the boxes:\n%s", text)
+        self._write(found, text)
+
+    def _detections(self, found: Found) -> Detections:
+        for row in found:
+            if row["image_id"] not in self._images:
+                raise UserError(
+                    f"{self._metadata.name}: there is a prediction for image_id {row['image_id']!r}, but no such "
+                    "image; evaluate on the data set that the loader reads"
+                )
+            if not 0 <= row["category_id"] < len(self._classes):
+                raise UserError(
+                    f"{self._metadata.name}: the model predicts class {row['category_id']}, but there are "
+                    f"{len(self._classes)} classes; set NUM_CLASSES of MODEL.ROI_HEADS or MODEL.RETINANET"
+                )
+        box = np.array([row["bbox"] for row in found], float).reshape(-1, 4)
+        return Detections(
+            image=np.array([self._images[row["image_id"]] for row in found], np.int64),
+            label=np.array([row["category_id"] for row in found], np.int64),
+            box=BoxMode.convert(box, BoxMode.XYWH_ABS, BoxMode.XYXY_ABS),
+            score=np.array([row["score"] for row in found], float),
+        )
+
+    def _write(self, found: Found, text: str) -> None:
+        if self._folder is None:
+            return
+        self._folder.mkdir(parents=True, exist_ok=True)
+        _replace(self._folder / "predictions.json", json.dumps(self._coco_results(found)))
+        _replace(self._folder / "metrics.json", json.dumps(_without_nan(self._results), indent=2) + "\n")
+        _replace(self._folder / "metrics.txt", text + "\n")
+
+    def _coco_results(self, found: Found) -> list[dict[str, Any]]:
+        own_ids = self._metadata.get("thing_dataset_id_to_contiguous_id")
+        own_ids = own_ids or {label + 1: label for label in range(len(self._classes))}
+        ids = {label: own for own, label in own_ids.items()}
+        return [
+            {**row, "category_id": ids[row["category_id"]], "category_name": self._classes[row["category_id"]]}
+            for row in found
+        ]
+
+
+def _without_nan(results: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float | None]]:
+    """JSON has no NaN."""
+    return {
+        task: {name: None if math.isnan(value) else value for name, value in metrics.items()}
+        for task, metrics in results.items()
+    }
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write all of `path` or nothing: a reader never meets half a file."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        unfinished.write_text(text, encoding="utf-8")
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)

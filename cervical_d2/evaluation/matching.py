@@ -1,0 +1,143 @@
+"""Which detection finds which true box: verdicts, from which `protocols` draws its curves. Arrays in, arrays out.
+
+Another rule of matching is another `match_*` function that returns `Matches`.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+# G true boxes and D detections of all images together; A area ranges, T IoU thresholds. Boxes are XYXY in
+# pixels, areas in square pixels. An image is any number from 0; one with neither boxes nor detections changes
+# nothing, so the set of images is not asked for. Of equal scores the lower image, then the earlier row, is first.
+
+Bools = NDArray[np.bool_]
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+
+class Truth(NamedTuple):
+    """What is in the images."""
+
+    image: Ints  # (G,)
+    label: Ints  # (G,) classes from 0
+    box: Floats  # (G, 4)
+    area: Floats  # (G,) decides between small, medium and large; need not be the box's own
+    crowd: Bools  # (G,) a region of many: any number of detections may lie in it
+    ignore: Bools  # (G,) need not be found, and finding it is no mistake; crowds are ignored in any case
+
+
+class Detections(NamedTuple):
+    """What a model said is there."""
+
+    image: Ints  # (D,)
+    label: Ints  # (D,)
+    box: Floats  # (D, 4)
+    score: Floats  # (D,)
+
+
+class Matches(NamedTuple):
+    """Verdicts on the E detections within the cap per image and class, sorted by class, image, falling score.
+
+    One that is neither correct nor wrong does not count: it is on an ignored box, or unmatched and of an area
+    outside the range.
+    """
+
+    label: Ints  # (E,)
+    score: Floats  # (E,)
+    rank: Ints  # (E,) from 0, by score within image and class
+    correct: Bools  # (A, T, E)
+    wrong: Bools  # (A, T, E)
+
+
+Columns = TypeVar("Columns", Truth, Detections)
+
+
+def select(columns: Columns, rows: NDArray[np.generic]) -> Columns:
+    """The `rows` (indices or a mask) of every column."""
+    return type(columns)(*(column[rows] for column in columns))
+
+
+def box_area(box: Floats) -> Floats:
+    """`box`: (R, 4); returns (R,) square pixels."""
+    return (box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1])
+
+
+def overlap(found: Floats, wanted: Floats, crowd: Bools) -> Floats:
+    """IoU of `found` (D, 4) with `wanted` (G, 4), or the share of `found` in a crowd; returns (D, G)."""
+    corner = np.maximum(found[:, None, :2], wanted[None, :, :2])
+    size = np.clip(np.minimum(found[:, None, 2:], wanted[None, :, 2:]) - corner, 0, None)
+    shared = size[..., 0] * size[..., 1]
+    own = box_area(found)[:, None]
+    whole = np.where(crowd, own, own + box_area(wanted) - shared)
+    return np.divide(shared, whole, out=np.zeros_like(shared), where=shared > 0)
+
+
+def outside(area: Floats, ranges: Floats) -> Bools:
+    """Whether `area` (R,) is outside each of `ranges` (A, 2), whose ends belong to them; returns (A, R)."""
+    return (area < ranges[:, :1]) | (area > ranges[:, 1:])
+
+
+def match_coco(truth: Truth, detections: Detections, thresholds: Floats, ranges: Floats, cap: int) -> Matches:
+    """COCO's rule: by falling score, each detection takes the best box that is still free.
+
+    `thresholds`: (T,) of IoU; `ranges`: (A, 2) of area; `cap`: detections kept per image and class.
+    Source: pycocotools `COCOeval.evaluateImg`, ties included.
+    """
+    detections, rank = _best(detections, cap)
+    ignored = outside(truth.area, ranges) | truth.crowd | truth.ignore
+    matched = np.zeros((len(ranges), len(thresholds), len(rank)), bool)
+    excused = matched.copy()
+    for rows, boxes in _meetings(detections, truth):
+        iou = overlap(detections.box[rows], truth.box[boxes], truth.crowd[boxes])
+        choice = _greedy(iou, ignored[:, boxes], truth.crowd[boxes], thresholds)
+        matched[..., rows] = choice >= 0
+        on_ignored = np.take_along_axis(ignored[:, None, boxes], choice, axis=2)
+        excused[..., rows] = matched[..., rows] & on_ignored
+    excused |= ~matched & outside(box_area(detections.box), ranges)[:, None]
+    return Matches(detections.label, detections.score, rank, matched & ~excused, ~matched & ~excused)
+
+
+def _best(detections: Detections, cap: int) -> tuple[Detections, Ints]:
+    """The `cap` best of each image and class, sorted as in `Matches`, and their ranks."""
+    order = np.lexsort((-detections.score, detections.image, detections.label))
+    detections = select(detections, order)
+    key = detections.label * (detections.image.max(initial=0) + 1) + detections.image
+    rank = np.arange(len(key)) - np.searchsorted(key, key)
+    return select(detections, rank < cap), rank[rank < cap]
+
+
+def _meetings(detections: Detections, truth: Truth) -> Iterator[tuple[slice, Ints]]:
+    """For each image and class that has both: the rows of the sorted `detections`, and those of `truth`."""
+    images = max(detections.image.max(initial=0), truth.image.max(initial=0)) + 1
+    found = detections.label * images + detections.image
+    wanted = truth.label * images + truth.image
+    order = np.argsort(wanted, kind="stable")
+    both = np.intersect1d(found, wanted)
+    edges = [np.searchsorted(keys, both, side) for keys in (found, wanted[order]) for side in ("left", "right")]
+    for start, stop, first, last in np.transpose(edges).tolist():
+        yield slice(start, stop), order[first:last]
+
+
+def _greedy(iou: Floats, ignored: Bools, crowd: Bools, thresholds: Floats) -> Ints:
+    """The box that each detection takes, or -1, for all area ranges and thresholds at once.
+
+    `iou`: (D, G), rows by falling score; `ignored`: (A, G); `crowd`: (G,); returns (A, T, D).
+    """
+    areas, boxes = ignored.shape
+    choice = np.full((areas, len(thresholds), len(iou)), -1)
+    taken = np.zeros((areas, len(thresholds), boxes), bool)
+    # Ranks instead of the IoU make the order strict: a box that counts before any ignored one, then the higher
+    # IoU, and of equal ones the later, which is what COCO's loop leaves standing.
+    place = np.argsort(np.argsort(iou, axis=1, kind="stable"), axis=1)
+    preference = place + boxes * ~ignored[:, None]
+    for row in np.flatnonzero((iou >= thresholds.min()).any(axis=1)):
+        free = (iou[row] >= thresholds[:, None]) & ~taken
+        best = np.where(free, preference[:, row, None], -1).argmax(axis=2)
+        area, threshold = np.nonzero(free.any(axis=2))
+        box = best[area, threshold]
+        choice[area, threshold, row] = box
+        taken[area, threshold, box] = ~crowd[box]
+    return choice
