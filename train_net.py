@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> None:
 
     cfg = load_config(args.config_file, args.opts)
     lines = prepare(cfg, train=not args.eval_only, resume=args.resume)
-    start_run(cfg, lines)
+    start_run(cfg, lines, train=not args.eval_only)
     if args.eval_only:
         model = Trainer.build_model(cfg)
         CervicalCheckpointer(model, cfg.OUTPUT_DIR, strict=True).resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)

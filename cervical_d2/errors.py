@@ -1,6 +1,7 @@
 """One exception for everything that a user can put right, and the one place where it becomes a line."""
 
 import sys
+import warnings
 from collections.abc import Callable
 
 EXIT_OK, EXIT_OURS, EXIT_USER = 0, 1, 2
@@ -12,6 +13,9 @@ class UserError(Exception):
 
 def run_main(main: Callable[[], int | None]) -> int:
     """Run `main`; a `UserError` becomes one line on stderr and status 2, Ctrl-C status 130."""
+    # Detectron2 calls torch in ways that torch warns about, and whoever runs a command cannot mend that.
+    for category in (FutureWarning, DeprecationWarning, UserWarning):
+        warnings.filterwarnings("ignore", category=category, module=r"torch\.")
     try:
         return main() or EXIT_OK
     except UserError as error:

@@ -7,13 +7,16 @@ from typing import Any
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write under a temporary name beside `path`, then rename."""
+    """Write under a temporary name beside `path`, then rename: a reader never meets half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial{os.getpid()}")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
-def write_json(path: Path, data: Any) -> None:
-    """`data` as strict JSON; NaN must have been replaced by the caller."""
-    write_text(path, json.dumps(data, allow_nan=False) + "\n")
+def write_json(path: Path, data: Any, indent: int | None = None) -> None:
+    """`data` as strict JSON; NaN, which JSON has not, must have been replaced by the caller."""
+    write_text(path, json.dumps(data, allow_nan=False, indent=indent) + "\n")

@@ -103,12 +103,13 @@ def _check_names(cfg: CfgNode) -> None:
             )
 
 
-def start_run(cfg: CfgNode, lines: list[str]) -> None:
-    """Make OUTPUT_DIR, log into it and to the screen, seed, and write the resolved config."""
+def start_run(cfg: CfgNode, lines: list[str], *, train: bool = True) -> None:
+    """Make OUTPUT_DIR, log into it and to the screen, seed, and write the resolved config (a training's is kept)."""
     output = Path(cfg.OUTPUT_DIR)
     if comm.is_main_process():
         output.mkdir(parents=True, exist_ok=True)
-        write_text(output / "config.yaml", cfg.dump())
+        if train or not (output / "config.yaml").exists():
+            write_text(output / "config.yaml", cfg.dump())
     comm.synchronize()
     for name in ("fvcore", "detectron2"):
         setup_logger(str(output), distributed_rank=comm.get_rank(), name=name)

@@ -1,7 +1,6 @@
 """Detectron2's evaluator of boxes, with COCO's numbers, the papers' and those of every class."""
 
 import itertools
-import json
 import logging
 import math
 import os
@@ -22,6 +21,7 @@ from cervical_d2.evaluation.ground_truth import read_truth
 from cervical_d2.evaluation.matching import Detections, select
 from cervical_d2.evaluation.protocols import class_metrics, coco_tables, paper_metrics, summarize_coco
 from cervical_d2.evaluation.table import metrics_text
+from cervical_d2.files import write_json, write_text
 
 COCO_CAPS = (1, 10, 100)
 """Detections per image and class at which COCO's AR is taken."""
@@ -144,10 +144,9 @@ class CervicalCOCOEvaluator(COCOEvaluator):
     def _write(self, found: Found, text: str) -> None:
         if self._folder is None:
             return
-        self._folder.mkdir(parents=True, exist_ok=True)
-        _replace(self._folder / "predictions.json", json.dumps(self._coco_results(found)))
-        _replace(self._folder / "metrics.json", json.dumps(_without_nan(self._results), indent=2) + "\n")
-        _replace(self._folder / "metrics.txt", text + "\n")
+        write_json(self._folder / "predictions.json", self._coco_results(found))
+        write_json(self._folder / "metrics.json", _without_nan(self._results), indent=2)
+        write_text(self._folder / "metrics.txt", text + "\n")
 
     def _coco_results(self, found: Found) -> list[dict[str, Any]]:
         own_ids = self._metadata.get("thing_dataset_id_to_contiguous_id")
@@ -165,13 +164,3 @@ def _without_nan(results: Mapping[str, Mapping[str, float]]) -> dict[str, dict[s
         task: {name: None if math.isnan(value) else value for name, value in metrics.items()}
         for task, metrics in results.items()
     }
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write all of `path` or nothing: a reader never meets half a file."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        unfinished.write_text(text, encoding="utf-8")
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
