@@ -96,6 +96,15 @@ def test_resumed_run_ends_in_the_same_weights(tiny: Path):
     assert all(map(torch.equal, momenta, expected))
 
 
+def test_finished_run_is_evaluated_again_and_left_alone(tiny: Path):
+    done = train(tiny)
+    before = {path: path.stat().st_mtime_ns for path in (tiny / "run").glob("*.pth")}
+    again = trainer_of(tiny, resume=True)
+    again.resume_or_load(resume=True)
+    assert again.train() == done._last_eval_results
+    assert {path: path.stat().st_mtime_ns for path in (tiny / "run").glob("*.pth")} == before
+
+
 def test_non_finite_loss_stops_before_the_weights_change(tiny: Path):
     trainer = trainer_of(tiny)
     trainer.resume_or_load(resume=False)

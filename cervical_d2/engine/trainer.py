@@ -136,6 +136,9 @@ class Trainer(DefaultTrainer):
 
         As upstream's loop, but one that can end early and leaves a `UserError` to be told in one line.
         """
+        if self.start_iter >= self.max_iter:
+            logger.info("nothing left to train: %d iterations are done; evaluating", self.start_iter)
+            return self.test(self.cfg, self.model)
         self.iter = self.start_iter
         with EventStorage(self.start_iter) as self.storage:
             try:
