@@ -8,8 +8,9 @@ import torch
 from detectron2.data import DatasetCatalog
 from detectron2.data import transforms as T
 
+from cervical_d2.config import load_config
 from cervical_d2.data.loader import CHUNK, BatchPlan, TrainLoader
-from cervical_d2.data.mapper import DetectionMapper, RandomRot90
+from cervical_d2.data.mapper import DetectionMapper, RandomRot90, train_augmentations
 from cervical_d2.data.registry import resolve
 from cervical_d2.errors import UserError
 
@@ -122,6 +123,17 @@ def test_boxes_stay_on_their_cells(tiny: Path):
                 assert dark[y1 + 1 : y2 - 1, x1 + 1 : x2 - 1].all()
                 painted[max(0, y1 - 1) : y2 + 1, max(0, x1 - 1) : x2 + 1] = True
             assert not (dark & ~painted).any()
+
+
+def test_crop_comes_before_the_resize_as_upstream(tiny: Path):
+    cfg = load_config(str(tiny / "config.yaml"), ["INPUT.CROP.ENABLED", "True", "INPUT.CROP.SIZE", "[0.5, 0.5]"])
+    cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.RANDOM_ROT90 = (64,), True
+    mapper = DetectionMapper(train_augmentations(cfg), "RGB")
+    sample = mapper(DatasetCatalog.get(resolve(f"{tiny}/data.yaml:train"))[1])
+    assert sorted(sample["image"].shape[1:]) == [64, 96]  # 48 x 32 of 96 x 64, resized to a short edge of 64
+    x1, y1, x2, y2 = sample["instances"].gt_boxes.tensor.T
+    assert (x2 - x1 <= sample["image"].shape[2]).all()
+    assert (y2 - y1 <= sample["image"].shape[1]).all()
 
 
 def test_quarter_turns_all_occur_and_turn_counterclockwise():

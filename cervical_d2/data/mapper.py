@@ -24,9 +24,10 @@ class RandomRot90(T.Augmentation):
 
 
 def train_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
-    """Multi-scale resize, flip, quarter turns: with a flip and the turns all eight symmetries of a field occur."""
+    """Crop if asked for, multi-scale resize, flip, quarter turns: the last two give all eight symmetries of a field."""
+    crop = [T.RandomCrop(cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE)] if cfg.INPUT.CROP.ENABLED else []
     rotations = [RandomRot90()] if cfg.INPUT.RANDOM_ROT90 else []
-    return [*detection_utils.build_augmentation(cfg, is_train=True), *rotations]
+    return [*crop, *detection_utils.build_augmentation(cfg, is_train=True), *rotations]
 
 
 def test_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
