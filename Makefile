@@ -10,6 +10,11 @@ DATA ?= ../shared/data
 help:
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*##/\t/' | expand -t 20
 
+# Another detectron2 is asked for by name, so it is installed whether or not the requirements changed.
+ifdef DETECTRON2
+.PHONY: $(READY)
+endif
+
 setup: $(READY) ## make .venv with everything in it; runs again only when requirements change
 
 $(READY): requirements.txt pyproject.toml tools/install_detectron2.py tools/detectron2_fixups.py

@@ -33,7 +33,12 @@ KEYS = (
         0,
         "images per batch for which BASE_LR and the iterations are meant; 0: as given",
     ),
-    Key("SOLVER.AMP.DTYPE", "auto", "auto: float16 on CUDA, bfloat16 on CPU", ("auto", "float16", "bfloat16")),
+    Key(
+        "SOLVER.AMP.DTYPE",
+        "auto",
+        "auto: float16 on CUDA; on a CPU bfloat16 if it has it, else none",
+        ("auto", "float16", "bfloat16"),
+    ),
     Key("TEST.EVAL_EPOCHS", 0.0, "epochs between evaluations; 0: TEST.EVAL_PERIOD (iterations) counts"),
     Key(
         "TEST.BEST_METRIC",

@@ -8,6 +8,7 @@ import pytest
 import torch
 from conftest import listing
 
+import cervical_d2.engine.trainer as trainer_module
 from cervical_d2.config import load_config
 from cervical_d2.engine.hooks import Evaluate, validation_losses
 from cervical_d2.engine.parameters import parameter_table
@@ -194,9 +195,20 @@ def test_evaluation_leaves_a_run_where_it_was(tiny: Path):
 
 
 def test_bfloat16_trains_on_the_cpu(tiny: Path):
-    trainer = train(tiny, "SOLVER.AMP.ENABLED", True, "SOLVER.MAX_ITER", 2)
+    trainer = train(tiny, "SOLVER.AMP.ENABLED", True, "SOLVER.AMP.DTYPE", "bfloat16", "SOLVER.MAX_ITER", 2)
     assert amp_dtype(trainer.cfg) is torch.bfloat16
     assert all(value.dtype is not torch.bfloat16 for value in trainer.model.parameters())
+
+
+@pytest.mark.parametrize(("has", "expected"), [(True, torch.bfloat16), (False, None)])
+def test_auto_precision_asks_the_processor(monkeypatch, has, expected):
+    monkeypatch.setattr(trainer_module, "cpu_computes_bfloat16", lambda: has)
+    cfg = load_config("", ["SOLVER.AMP.ENABLED", "True", "MODEL.DEVICE", "cpu"])
+    assert amp_dtype(cfg) is expected
+    cfg.MODEL.DEVICE = "cuda"
+    assert amp_dtype(cfg) is torch.float16
+    cfg.SOLVER.AMP.ENABLED = False
+    assert amp_dtype(cfg) is None
 
 
 def test_run_in_the_folder_of_another_is_refused(tiny: Path):

@@ -47,6 +47,7 @@ class Trainer(DefaultTrainer):
             device=cfg.MODEL.DEVICE,
             amp=amp_dtype(cfg),
         )
+        logger.info("forward passes in %s", amp_dtype(cfg) or torch.float32)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         about = {"config": cfg.dump(), "classes": class_names(cfg.DATASETS.TRAIN)}
         self.checkpointer = CervicalCheckpointer(model, cfg.OUTPUT_DIR, about=about, trainer=weakref.proxy(self))
@@ -166,8 +167,17 @@ def amp_dtype(cfg: CfgNode) -> torch.dtype | None:
     """The precision of mixed-precision training, None when it is off."""
     if not cfg.SOLVER.AMP.ENABLED:
         return None
-    auto = "float16" if torch.device(cfg.MODEL.DEVICE).type == "cuda" else "bfloat16"
-    return getattr(torch, auto if cfg.SOLVER.AMP.DTYPE == "auto" else cfg.SOLVER.AMP.DTYPE)
+    if cfg.SOLVER.AMP.DTYPE != "auto":
+        return getattr(torch, cfg.SOLVER.AMP.DTYPE)
+    if torch.device(cfg.MODEL.DEVICE).type == "cuda":
+        return torch.float16
+    return torch.bfloat16 if cpu_computes_bfloat16() else None
+
+
+def cpu_computes_bfloat16() -> bool:
+    """Whether this processor multiplies bfloat16 itself; where it does not, emulation is slower than float32."""
+    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, probe, bool)() for probe in probes)
 
 
 def _nothing(name: str) -> None:
