@@ -36,7 +36,7 @@ KEYS = (
     Key(
         "SOLVER.AMP.DTYPE",
         "auto",
-        "auto: float16 on CUDA; on a CPU bfloat16 if it has it, else none",
+        "auto: float16 on CUDA, bfloat16 on a CPU that has it",
         ("auto", "float16", "bfloat16"),
     ),
     Key("TEST.EVAL_EPOCHS", 0.0, "epochs between evaluations; 0: TEST.EVAL_PERIOD (iterations) counts"),
