@@ -4,6 +4,7 @@ The keys of Detectron2 stay what they are (`detectron2.config.defaults`); ours s
 """
 
 import difflib
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -105,11 +106,21 @@ def load_config(config_file: str = "", options: Sequence[str] = ()) -> CfgNode:
 
 
 def load_dumped_config(text: str, where: str) -> CfgNode:
-    """The config that a checkpoint carries, as text. Keys of a newer or older version are refused by name."""
+    """The config that a checkpoint carries, as text: a complete dump, so it holds the keys of its own Detectron2.
+
+    Those that the installed version does not know are left out, and the log says so.
+    """
     cfg = get_cfg()
     add_cervical_config(cfg)
-    _refuse_unknown(CfgNode.load_cfg(text), set(_flatten(cfg)), where)
-    cfg.merge_from_other_cfg(CfgNode.load_cfg(text))
+    known, dumped = set(_flatten(cfg)), CfgNode.load_cfg(text)
+    if foreign := [name for name in _flatten(dumped) if name not in known]:
+        logging.getLogger("detectron2.cervical_d2").warning(
+            "%s: of another Detectron2; left out %s, which this one has not", where, ", ".join(foreign)
+        )
+    for name in foreign:
+        section, leaf = _section(dumped, name)
+        del section[leaf]
+    cfg.merge_from_other_cfg(dumped)
     return cfg
 
 

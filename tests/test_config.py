@@ -89,6 +89,15 @@ def test_dumped_config_comes_back_equal():
     assert again.SOLVER.BASE_LR == 0.003
 
 
+def test_dump_of_another_version_is_read_without_its_own_keys(caplog):
+    text = load_config("quick/demo.yaml").dump() + "FLOAT64_PRECISION: high\n"
+    with caplog.at_level("WARNING", "detectron2.cervical_d2"):
+        cfg = load_dumped_config(text, "model_best.pth")
+    assert cfg.MODEL.RESNETS.DEPTH == 18
+    assert "model_best.pth" in caplog.text
+    assert "FLOAT64_PRECISION" in caplog.text
+
+
 def test_adding_our_keys_keeps_every_key_of_upstream():
     ours = get_cfg()
     add_cervical_config(ours)
