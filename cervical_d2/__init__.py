@@ -1,8 +1,12 @@
 """Detection of cervical cells and clumps on Detectron2. Importing it registers the data sets."""
 
+import warnings
 from typing import Any
 
-from cervical_d2.data.registry import register_all
+with warnings.catch_warnings():
+    # Detectron2 is compiled by torch.jit.script as it is imported, and whoever runs a command cannot mend that.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.")
+    from cervical_d2.data.registry import register_all
 
 __version__ = "0.1.0"
 __all__ = ["Detector", "add_cervical_config", "register_all"]
