@@ -126,8 +126,8 @@ def test_boxes_stay_on_their_cells(tiny: Path):
 
 
 def test_crop_comes_before_the_resize_as_upstream(tiny: Path):
-    cfg = load_config(str(tiny / "config.yaml"), ["INPUT.CROP.ENABLED", "True", "INPUT.CROP.SIZE", "[0.5, 0.5]"])
-    cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.RANDOM_ROT90 = (64,), True
+    cfg = load_config(str(tiny / "config.yaml"), ["INPUT.CROP.ENABLED", "True", "INPUT.CROP.TYPE", "relative"])
+    cfg.INPUT.CROP.SIZE, cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.RANDOM_ROT90 = [0.5, 0.5], (64,), True
     mapper = DetectionMapper(train_augmentations(cfg), "RGB")
     sample = mapper(DatasetCatalog.get(resolve(f"{tiny}/data.yaml:train"))[1])
     assert sorted(sample["image"].shape[1:]) == [64, 96]  # 48 x 32 of 96 x 64, resized to a short edge of 64
