@@ -24,6 +24,15 @@ def test_validation_loss_changes_nothing_and_is_the_same_each_time(tiny: Path):
     assert set(first) == {"loss_cls", "loss_box_reg", "loss_rpn_cls", "loss_rpn_loc", "total_loss"}
 
 
+def test_validation_loss_normalizes_as_inference_does(tiny: Path):
+    """With the running statistics: a batch's own would make the loss blind to them."""
+    trainer = trainer_of(tiny)
+    loader = trainer.build_test_loader(trainer.cfg, trainer.cfg.DATASETS.TEST[0])
+    first = validation_losses(trainer.model, loader, seed=0)
+    trainer.model.backbone.bottom_up.stem.conv1.norm.running_mean += 1
+    assert validation_losses(trainer.model, loader, seed=0)["total_loss"] != first["total_loss"]
+
+
 class _FakeTrainer:
     """Counts iterations and keeps scalars, as much as `Evaluate` sees of a trainer."""
 
