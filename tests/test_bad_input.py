@@ -42,6 +42,11 @@ MISTAKES = {
     "no such weights": (no_damage, (*TRAIN, "MODEL.WEIGHTS", "{tiny}/no.pth"), ["no.pth", "MODEL.WEIGHTS"]),
     "truncated weights": (cut_weights, ("tools/predict.py", "{tiny}/images", "--weights", "{tiny}/cut.pth",
                                         "--output", "{tiny}/out"), ["cut.pth", "copy it again"]),
+    "truncated weights to train from": (
+        cut_weights,
+        (*TRAIN, "MODEL.WEIGHTS", "{tiny}/cut.pth"),
+        ["cut.pth", "copy it again"],
+    ),
     "eval without weights": (no_damage, (*TRAIN[:1], "--eval-only", *TRAIN[1:]), ["--eval-only", "MODEL.WEIGHTS"]),
     "truncated image": (cut_image, TRAIN, ["train3.png", "copy it again"]),
     "class out of range": (class_out_of_range, TRAIN, ["train.json", "annotation 3", "11", "out of range"]),

@@ -22,6 +22,7 @@ from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 
+from cervical_d2.checkpoint.safe_load import load_file
 from cervical_d2.config import config_value
 from cervical_d2.data.build import records_of, train_records
 from cervical_d2.data.registry import class_names, resolve
@@ -77,6 +78,8 @@ def _check_weights(cfg: CfgNode, train: bool, resume: bool) -> None:
         raise UserError("--eval-only needs MODEL.WEIGHTS FILE on the command line, or --resume for OUTPUT_DIR's last")
     if weights and "://" not in weights and not Path(weights).is_file():
         raise UserError(f"{weights}: no such weights file; check MODEL.WEIGHTS")
+    if weights and "://" not in weights:
+        load_file(weights)  # refused now if broken off or unsafe, before OUTPUT_DIR is made
     if train and not resume and (Path(cfg.OUTPUT_DIR) / "last_checkpoint").exists():
         raise UserError(f"{cfg.OUTPUT_DIR}: holds a run; go on with --resume, or choose another OUTPUT_DIR")
 
