@@ -1,6 +1,7 @@
 """From a config to records and loaders."""
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,25 +14,29 @@ from cervical_d2.data.checks import check_images
 from cervical_d2.data.formats import Record
 from cervical_d2.data.loader import BatchPlan, TrainLoader
 from cervical_d2.data.mapper import DetectionMapper, test_augmentations, train_augmentations
+from cervical_d2.data.packed import PackedRecords
+from cervical_d2.data.problems import Problems
 from cervical_d2.errors import UserError
 
 
 @functools.lru_cache(maxsize=8)
-def records_of(names: tuple[str, ...]) -> list[Record]:
+def records_of(names: tuple[str, ...]) -> PackedRecords:
     """The records of the registered splits `names`, their images checked; kept, as several parts ask for them."""
     records = [record for name in names for record in DatasetCatalog.get(name)]
     if not records:
         raise UserError(f"{', '.join(names)}: no image; check the data set's paths")
-    check_images(records)
-    return records
+    problems = Problems()
+    check_images(records, problems)
+    problems.settle()
+    return PackedRecords(records)
 
 
-def train_records(cfg: CfgNode) -> list[Record]:
+def train_records(cfg: CfgNode) -> Sequence[Record]:
     """What is trained on: all images, or those with boxes if `DATALOADER.FILTER_EMPTY_ANNOTATIONS`."""
     records = records_of(tuple(cfg.DATASETS.TRAIN))
     if not cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
         return records
-    return [record for record in records if record["annotations"]]
+    return PackedRecords(record for record in records if record["annotations"])
 
 
 def build_train_loader(cfg: CfgNode) -> TrainLoader:

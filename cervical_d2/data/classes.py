@@ -1,4 +1,4 @@
-"""Class names and their other spellings: one table a data set, read from its catalog file."""
+"""Class names, their other spellings, and what becomes of them: one table a data set or label map."""
 
 import difflib
 import re
@@ -6,6 +6,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from cervical_d2.errors import UserError
+
+IGNORED, DROPPED = -1, -2
+"""In place of a class's number: an ignore region (neither learned from nor scored), or no annotation at all."""
 
 
 def _normal(name: str) -> str:
@@ -16,28 +19,55 @@ def _normal(name: str) -> str:
 class ClassTable:
     """The classes of a data set in their order. `names[i]` is the class with the contiguous id `i`."""
 
-    def __init__(self, entries: Iterable[Any], where: str):
-        """`entries`: a name, or `{name: [other spellings]}`, each; `where` is named in errors."""
+    def __init__(self, entries: Iterable[Any], where: str, ignore: Iterable[str] = (), drop: Iterable[str] = ()):
+        """`entries`: a name, or `{name: [other spellings]}`, each; `where` is named in errors.
+
+        `ignore` and `drop`: names in the files whose boxes become ignore regions, or are not read.
+        """
         self.where = where
         self.names: list[str] = []
         self._index: dict[str, int] = {}
-        for entry in entries:
+        for number, entry in enumerate(entries):
             name, aliases = next(iter(entry.items())) if isinstance(entry, dict) else (str(entry), ())
             self.names.append(str(name))
-            for spelling in (name, *aliases):
-                if self._index.setdefault(_normal(spelling), len(self.names) - 1) != len(self.names) - 1:
-                    raise UserError(f"{where}: the class name {spelling!r} stands for two classes; rename one")
+            self._add((name, *([aliases] if isinstance(aliases, str) else aliases)), number)
         if not self.names:
             raise UserError(f"{where}: no classes; list them under 'classes:'")
+        self._add(ignore, IGNORED)
+        self._add(drop, DROPPED)
 
-    def index(self, name: str, place: str) -> int:
-        """Contiguous id of `name` in any of its spellings; `UserError` naming `place` otherwise."""
-        try:
-            return self._index[_normal(name)]
-        except KeyError:
-            near = difflib.get_close_matches(_normal(name), self._index, n=1)
-            hint = f" (did you mean {self.names[self._index[near[0]]]!r}?)" if near else ""
-            raise UserError(
-                f"{place}: unknown class {name!r}{hint}; the classes are {', '.join(self.names)}: "
-                f"add it, or its spelling, under 'classes:' in {self.where}"
-            ) from None
+    def _add(self, spellings: Iterable[str], number: int) -> None:
+        for spelling in spellings:
+            if self._index.setdefault(_normal(spelling), number) != number:
+                raise UserError(f"{self.where}: the class name {spelling!r} stands for two classes; rename one")
+
+    def index(self, name: str) -> int | None:
+        """Contiguous id of `name` in any of its spellings, `IGNORED`, `DROPPED`, or None if it is unknown."""
+        return self._index.get(_normal(name))
+
+    def unknown(self, name: str) -> str:
+        """What to say of a `name` that is unknown."""
+        near = difflib.get_close_matches(_normal(name), self._index, n=1)
+        known = near and self._index[near[0]] >= 0
+        hint = f" (did you mean {self.names[self._index[near[0]]]!r}?)" if known else ""
+        return f"unknown class {name!r}{hint}, {self.where} has {', '.join(self.names)}"
+
+    def then(self, label_map: "ClassTable") -> "ClassTable":
+        """This table followed by `label_map`: the same spellings, the map's classes.
+
+        Raises:
+            UserError: the map has no place for one of this table's classes.
+        """
+        places = [label_map.index(name) for name in self.names]
+        for name, place in zip(self.names, places, strict=True):
+            if place is None:
+                raise UserError(
+                    f"{label_map.where}: no class for {name!r} of {self.where}; add it, or list it in drop:"
+                )
+        mapped = object.__new__(ClassTable)
+        mapped.where, mapped.names = label_map.where, label_map.names
+        mapped._index = {
+            spelling: number if number < 0 else places[number]  # type: ignore[misc]
+            for spelling, number in self._index.items()
+        }
+        return mapped

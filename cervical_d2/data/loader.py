@@ -5,12 +5,11 @@ start; it fixes the image, its augmentation and nothing else does.
 """
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from detectron2.data.common import DatasetFromList
 from torch.utils.data import DataLoader, Dataset
 
 from cervical_d2.data.formats import Record
@@ -54,8 +53,8 @@ class BatchPlan:
 class _Presentations(Dataset):
     """(position, image index) -> what the mapper makes of it, or its `UserError`, not yet a worker's traceback."""
 
-    def __init__(self, records: list[Record], mapper: Callable[[Record], dict[str, Any]], seed: int):
-        self.records = DatasetFromList(records, copy=False, serialize=True)
+    def __init__(self, records: Sequence[Record], mapper: Callable[[Record], dict[str, Any]], seed: int):
+        self.records = records
         self.mapper, self.seed = mapper, seed
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any] | UserError:
@@ -75,7 +74,7 @@ class TrainLoader:
 
     def __init__(
         self,
-        records: list[Record],
+        records: Sequence[Record],
         mapper: Callable[[Record], dict[str, Any]],
         plan: BatchPlan,
         *,

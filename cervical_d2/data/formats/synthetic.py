@@ -1,10 +1,11 @@
 """The embedded demo set: drawn when it is first read, then a COCO data set like any other."""
 
-from cervical_d2.data.formats import Record, Source, coco
+from cervical_d2.data.formats import Document, Format, Source, coco
+from cervical_d2.data.problems import Problems
 from cervical_d2.errors import UserError
 
 
-def read(source: Source) -> list[Record]:
+def read(source: Source, problems: Problems) -> Document:
     """The records of a demo split; draws the whole set beside the annotations if it is not there yet."""
     from cervical_d2.data.synthetic import write_dataset
 
@@ -16,4 +17,7 @@ def read(source: Source) -> list[Record]:
                 f"{source.annotations.parent}: the demo set cannot be written ({error.strerror}); "
                 "set DETECTRON2_DATASETS to a folder that can"
             ) from error
-    return coco.read(source)
+    return coco.read(source, problems)
+
+
+FORMAT = Format("annotation", read)

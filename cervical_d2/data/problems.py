@@ -1,0 +1,86 @@
+"""Every fault of a data set that is looked for, in one table, and the list of those found."""
+
+import logging
+from collections import Counter
+from typing import NamedTuple
+
+from cervical_d2.errors import UserError
+
+SHOWN = 10  # lines of one kind in a training's log; the check tool shows all
+
+
+class Kind(NamedTuple):
+    """A kind of fault. "error": training refuses; "warning": training mends it as `cure` says; "note": no fault."""
+
+    severity: str
+    cure: str
+
+
+KINDS = {
+    "malformed": Kind("error", "mend or remove it"),
+    "bad-box": Kind("error", "write four finite numbers in pixels, or leave it out with --drop-invalid"),
+    "unknown-class": Kind("error", "add it, or its spelling, under 'classes:' of the data set, or under 'drop:'"),
+    "class-out-of-range": Kind("error", "use an id of the file's categories, or leave it out with --drop-invalid"),
+    "classes-differ": Kind("error", "write the same classes in the same order into every split"),
+    "no-such-image": Kind("error", "add the image to the file, or leave the box out with --drop-invalid"),
+    "duplicate-image-id": Kind("error", "give each image its own id"),
+    "duplicate-image-file": Kind("error", "list each file once"),
+    "duplicate-annotation-id": Kind("warning", "both are kept; give each its own id"),
+    "no-size": Kind("error", "state 'centers: {box: 90 px}' in the data set's file"),
+    "no-area": Kind("warning", "training leaves it out; mend it, or leave it out with --drop-invalid"),
+    "tiny-box": Kind("warning", "training leaves it out; mend it, or leave it out with --drop-invalid"),
+    "outside": Kind("warning", "training leaves it out; mend it, or leave it out with --drop-invalid"),
+    "partly-outside": Kind("warning", "training clips it; --drop-invalid writes it clipped"),
+    "missing-image": Kind("error", "check the images' folder, or leave the image out with --drop-invalid"),
+    "unreadable-image": Kind("error", "copy it again, or leave the image out with --drop-invalid"),
+    "truncated-image": Kind("error", "copy it again, or leave the image out with --drop-invalid"),
+    "size-differs": Kind("error", "mend the annotations, or leave the image out with --drop-invalid"),
+    "exif-rotated": Kind("error", "turn the pixels and remove the EXIF tag, or make the boxes anew"),
+    "leaves-root": Kind("error", "write a path below the images' folder"),
+    "duplicate-content": Kind("warning", "both are kept; remove one, lest it counts twice"),
+    "stray-file": Kind("warning", "it is not read; remove it, or add the image it belongs to"),
+    "stale-cache": Kind("warning", "it is not read here, but other programs read it; remove it"),
+    "empty-image": Kind("note", "trained on as background; set DATALOADER.FILTER_EMPTY_ANNOTATIONS to leave it out"),
+}
+
+
+class Problem(NamedTuple):
+    """One fault: its `kind`, where it is (file, image, box) and what was found there."""
+
+    kind: str
+    place: str
+    finding: str
+
+    @property
+    def severity(self) -> str:
+        """ "error", "warning" or "note"."""
+        return KINDS[self.kind].severity
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.finding}; {KINDS[self.kind].cure}"
+
+
+class Problems(list[Problem]):
+    """What was found in one reading of a data set, in the order of the files."""
+
+    def add(self, kind: str, place: str, finding: str) -> None:
+        """One more; `place` names the file, the image and the box as far as they are known."""
+        self.append(Problem(kind, place, finding))
+
+    def of(self, severity: str) -> list[Problem]:
+        """Those of one severity."""
+        return [problem for problem in self if problem.severity == severity]
+
+    def settle(self) -> None:
+        """For training: log the warnings, the first `SHOWN` of each kind. Raises `UserError` with the first error."""
+        if errors := self.of("error"):
+            more = f" (and {len(errors) - 1} more; tools/check_dataset.py lists them)" if len(errors) > 1 else ""
+            raise UserError(f"{errors[0]}{more}")
+        logger, told = logging.getLogger("detectron2.cervical_d2"), Counter[str]()
+        for problem in self.of("warning"):
+            told[problem.kind] += 1
+            if told[problem.kind] <= SHOWN:
+                logger.warning(problem)
+        for kind, count in told.items():
+            if count > SHOWN:
+                logger.warning("%s: %d more; tools/check_dataset.py lists them", kind, count - SHOWN)
