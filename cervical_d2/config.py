@@ -27,6 +27,11 @@ class Key(NamedTuple):
 KEYS = (
     Key("INPUT.RANDOM_ROT90", False, "rotate by 0, 90, 180 or 270 degrees, each with probability 1/4"),
     Key("MODEL.CHANNELS_LAST", False, "keep activations as NHWC in memory; the same numbers, often faster"),
+    Key(
+        "MODEL.UNLABELED_SCORE",
+        0.0,
+        "background that the model scores this high is not punished: for sparsely labeled sets; 0: all is",
+    ),
     Key("SOLVER.MAX_EPOCHS", 0.0, "length of the training in epochs; 0: SOLVER.MAX_ITER counts"),
     Key("SOLVER.EPOCH_STEPS", (), "epochs after which the learning rate drops; empty: SOLVER.STEPS counts"),
     Key(

@@ -8,9 +8,11 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import detection_utils
 from detectron2.data import transforms as T
+from detectron2.structures import Boxes
 
 from cervical_d2.data.formats import Record
 from cervical_d2.errors import UserError
+from cervical_d2.structures import LabeledInstances, corners
 
 
 class RandomRot90(T.Augmentation):
@@ -63,14 +65,31 @@ class DetectionMapper:
         augmented = T.AugInput(image)
         transforms = self.augmentations(augmented)
         shape = augmented.image.shape[:2]
-        annotations = [
-            detection_utils.transform_instance_annotations(dict(annotation), transforms, shape)
-            for annotation in record["annotations"]
-            if not annotation.get("iscrowd", 0)
-        ]
-        instances = detection_utils.annotations_to_instances(annotations, shape)
+        truth = labeled_instances(record["annotations"], transforms, shape)
         return {
             **{key: value for key, value in record.items() if key != "annotations"},
             "image": torch.as_tensor(np.ascontiguousarray(augmented.image.transpose(2, 0, 1))),
-            "instances": detection_utils.filter_empty_instances(instances),
+            "instances": truth,
         }
+
+
+def labeled_instances(
+    annotations: Sequence[Record], transforms: T.Transform, shape: tuple[int, int]
+) -> LabeledInstances:
+    """The annotations after `transforms`, clipped to `shape` (height, width); what no longer shows is left out.
+
+    Ignore regions and crowds are not cells to be learned, and stand aside as regions not to be punished.
+    """
+    box = corners(annotations)
+    region = np.array([bool(annotation.get("iscrowd", 0)) for annotation in annotations], bool)
+    label = np.array([annotation["category_id"] for annotation in annotations], np.int64)
+    boxes = Boxes(torch.as_tensor(transforms.apply_box(box) if len(box) else box, dtype=torch.float32))
+    boxes.clip(shape)
+    shown = boxes.nonempty(threshold=1e-5).numpy()
+    cells = torch.as_tensor(np.flatnonzero(shown & ~region))
+    return LabeledInstances(
+        shape,
+        ignore=boxes[torch.as_tensor(np.flatnonzero(shown & region))],
+        gt_boxes=boxes[cells],
+        gt_classes=torch.as_tensor(label)[cells],
+    )
