@@ -25,6 +25,7 @@ from detectron2.utils.logger import setup_logger
 from cervical_d2.checkpoint.safe_load import load_file
 from cervical_d2.config import config_value
 from cervical_d2.data.build import records_of, train_records
+from cervical_d2.data.mapper import train_augmentations
 from cervical_d2.data.registry import class_names, resolve
 from cervical_d2.engine.schedule import resolve_schedule
 from cervical_d2.errors import UserError
@@ -61,6 +62,7 @@ def prepare(cfg: CfgNode, *, train: bool = True, resume: bool = False) -> list[s
     for name in cfg.DATASETS.TEST:
         records_of((name,))
     if train:
+        train_augmentations(cfg)  # refused now if out of range
         lines += resolve_schedule(cfg, len(train_records(cfg)))
     return lines
 
