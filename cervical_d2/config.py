@@ -26,7 +26,11 @@ class Key(NamedTuple):
 
 KEYS = (
     Key("INPUT.RANDOM_ROT90", False, "rotate by 0, 90, 180 or 270 degrees, each with probability 1/4"),
-    Key("INPUT.RANDOM_ROTATION", 0.0, "rotate by an angle in +- so many degrees, up to 180; cells keep tight boxes"),
+    Key(
+        "INPUT.RANDOM_ROTATION",
+        0.0,
+        "rotate by an angle in +- so many degrees, up to 180; boxes turn as ellipses",
+    ),
     Key("INPUT.STAIN_JITTER", 0.0, "scale the density of each stain by 1 +- so much, up to 1, and shift it a little"),
     Key("INPUT.BRIGHTNESS", 0.0, "multiply by a factor in 1 +- so much, up to 1"),
     Key("INPUT.DEFOCUS", 0.0, "defocus half of the images: largest radius in px, up to 20"),
