@@ -10,26 +10,19 @@ from detectron2.data import detection_utils
 from detectron2.data import transforms as T
 from detectron2.structures import Boxes
 
+from cervical_d2.data.augmentation import cytology_augmentations
 from cervical_d2.data.formats import Record
 from cervical_d2.errors import UserError
 from cervical_d2.structures import LabeledInstances, corners
 
 
-class RandomRot90(T.Augmentation):
-    """Rotate by a multiple of 90 degrees: a smear has no up or down, and such a rotation keeps boxes exact."""
-
-    def get_transform(self, image: np.ndarray) -> T.Transform:
-        """`image` (H, W, C); the identity, or a rotation that expands to the rotated size."""
-        height, width = image.shape[:2]
-        turns = int(np.random.randint(4))
-        return T.RotationTransform(height, width, 90 * turns, expand=True) if turns else T.NoOpTransform()
-
-
 def train_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
-    """Crop if asked for, multi-scale resize, flip, quarter turns: the last two give all eight symmetries of a field."""
+    """Crop if asked for, multi-scale resize, flip, then what varies between smears and cameras.
+
+    Raises `UserError` for a setting out of range.
+    """
     crop = [T.RandomCrop(cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE)] if cfg.INPUT.CROP.ENABLED else []
-    rotations = [RandomRot90()] if cfg.INPUT.RANDOM_ROT90 else []
-    return [*crop, *detection_utils.build_augmentation(cfg, is_train=True), *rotations]
+    return [*crop, *detection_utils.build_augmentation(cfg, is_train=True), *cytology_augmentations(cfg)]
 
 
 def test_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
