@@ -36,6 +36,7 @@ KEYS = (
     Key("INPUT.DEFOCUS", 0.0, "defocus half of the images: largest radius in px, up to 20"),
     Key("INPUT.BLUR", 0.0, "blur half of the images: largest sigma of a Gaussian in px, up to 20"),
     Key("INPUT.JPEG_QUALITY", 0, "compress with a quality from so much, 1 to 100, to 100; 0: not at all"),
+    Key("INPUT.MIN_VISIBLE", 0.0, "share of a cell that crop and rotation must leave in view; of less none is learned"),
     Key("MODEL.CHANNELS_LAST", False, "keep activations as NHWC in memory; the same numbers, often faster"),
     Key(
         "MODEL.UNLABELED_SCORE",

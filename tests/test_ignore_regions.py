@@ -14,7 +14,8 @@ from detectron2.utils.events import EventStorage
 from evaluator_scenes import box, found, record, run, temporary_data_sets
 
 from cervical_d2.config import load_config
-from cervical_d2.data.mapper import DetectionMapper
+from cervical_d2.data.augmentation import CellRotation
+from cervical_d2.data.mapper import DetectionMapper, labeled_instances
 from cervical_d2.data.registry import resolve
 from cervical_d2.evaluation.evaluator import CervicalCOCOEvaluator
 from cervical_d2.modeling.unlabeled import Leniency
@@ -77,6 +78,29 @@ def test_mapper_sets_regions_and_crowds_aside_and_turns_them_with_the_image(tiny
     assert len(sample) == 0
     flipped = [[96 - x - w, y, 96 - x, y + h] for x, y, w, h in (a["bbox"] for a in document["annotations"][:2])]
     assert ignore_regions(sample).tensor.tolist() == flipped
+
+
+def test_a_region_is_still_covered_when_it_is_turned(tiny: Path):
+    notes = [
+        {"bbox": [40, 40, 60, 60], "bbox_mode": 0, "category_id": label, "iscrowd": crowd}
+        for label, crowd in ((1, 0), (-1, 1))
+    ]
+    turned = labeled_instances(notes, T.TransformList([CellRotation(100, 100, 45, (0, 0, 0))]), (100, 100))
+    # A square of side 20: its inscribed circle keeps its size, its corners reach 20 / sqrt(2) = 14.14 px out.
+    assert turned.gt_boxes.tensor[0].tolist() == pytest.approx([40, 40, 60, 60])
+    assert ignore_regions(turned).tensor[0].tolist() == pytest.approx([35.858, 35.858, 64.142, 64.142], abs=1e-3)
+
+
+def test_what_is_left_of_a_cut_cell_is_not_learned_if_asked():
+    notes = [
+        {"bbox": [x, 10, x + 20, 30], "bbox_mode": 0, "category_id": 0, "iscrowd": 0} for x in (50, 85, 95)
+    ]  # of 20 px in width 20, 15 and 5 stay in an image of 100
+    some = labeled_instances(notes, T.TransformList([]), (100, 100), 0.5)
+    assert some.gt_boxes.tensor.tolist() == [[50, 10, 70, 30], [85, 10, 100, 30]]
+    assert ignore_regions(some).tensor.tolist() == [[95, 10, 100, 30]]
+    every = labeled_instances(notes, T.TransformList([]), (100, 100))
+    assert len(every) == 3
+    assert len(ignore_regions(every)) == 0
 
 
 def test_rpn_learns_no_background_from_a_region():

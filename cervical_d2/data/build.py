@@ -50,7 +50,7 @@ def build_train_loader(cfg: CfgNode) -> TrainLoader:
     grouping = cfg.DATALOADER.ASPECT_RATIO_GROUPING
     repeats = train_repeats(cfg, records)
     plan = BatchPlan(len(records), cfg.SOLVER.IMS_PER_BATCH, cfg.SEED, wide if grouping else None, repeats)
-    mapper = DetectionMapper(train_augmentations(cfg), cfg.INPUT.FORMAT)
+    mapper = DetectionMapper(train_augmentations(cfg), cfg.INPUT.FORMAT, cfg.INPUT.MIN_VISIBLE)
     return TrainLoader(records, mapper, plan, workers=cfg.DATALOADER.NUM_WORKERS, rank=comm.get_rank(), ranks=ranks)
 
 

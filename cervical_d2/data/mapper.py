@@ -43,9 +43,10 @@ def read_image(path: str, image_format: str) -> np.ndarray:
 class DetectionMapper:
     """Reads, augments and packs one record: image (3, H, W) in `image_format`, instances with boxes in its pixels."""
 
-    def __init__(self, augmentations: Sequence[T.Augmentation], image_format: str):
+    def __init__(self, augmentations: Sequence[T.Augmentation], image_format: str, min_visible: float = 0.0):
+        """`min_visible`: see `labeled_instances`."""
         self.augmentations = T.AugmentationList(augmentations)
-        self.image_format = image_format
+        self.image_format, self.min_visible = image_format, min_visible
 
     def __call__(self, record: Record) -> dict[str, Any]:
         """`record` is not changed. Raises `UserError` for an image that cannot be read or is of another size."""
@@ -58,7 +59,7 @@ class DetectionMapper:
         augmented = T.AugInput(image)
         transforms = self.augmentations(augmented)
         shape = augmented.image.shape[:2]
-        truth = labeled_instances(record["annotations"], transforms, shape)
+        truth = labeled_instances(record["annotations"], transforms, shape, self.min_visible)
         return {
             **{key: value for key, value in record.items() if key != "annotations"},
             "image": torch.as_tensor(np.ascontiguousarray(augmented.image.transpose(2, 0, 1))),
@@ -67,22 +68,32 @@ class DetectionMapper:
 
 
 def labeled_instances(
-    annotations: Sequence[Record], transforms: T.Transform, shape: tuple[int, int]
+    annotations: Sequence[Record], transforms: T.TransformList, shape: tuple[int, int], min_visible: float = 0.0
 ) -> LabeledInstances:
     """The annotations after `transforms`, clipped to `shape` (height, width); what no longer shows is left out.
 
-    Ignore regions and crowds are not cells to be learned, and stand aside as regions not to be punished.
+    Ignore regions and crowds are not cells to be learned, and stand aside as regions not to be punished; so does what
+    is left of a cell of which less than the share `min_visible` shows.
     """
     box = corners(annotations)
     region = np.array([bool(annotation.get("iscrowd", 0)) for annotation in annotations], bool)
     label = np.array([annotation["category_id"] for annotation in annotations], np.int64)
-    boxes = Boxes(torch.as_tensor(transforms.apply_box(box) if len(box) else box, dtype=torch.float32))
+    moved = transforms.apply_box(box) if len(box) else box
+    moved[region] = _enclosures(box[region], transforms)
+    boxes = Boxes(torch.as_tensor(moved, dtype=torch.float32))
+    whole = boxes.area()
     boxes.clip(shape)
-    shown = boxes.nonempty(threshold=1e-5).numpy()
-    cells = torch.as_tensor(np.flatnonzero(shown & ~region))
+    shown = boxes.nonempty(threshold=1e-5)
+    aside = torch.as_tensor(region) | (boxes.area() < min_visible * whole)
     return LabeledInstances(
         shape,
-        ignore=boxes[torch.as_tensor(np.flatnonzero(shown & region))],
-        gt_boxes=boxes[cells],
-        gt_classes=torch.as_tensor(label)[cells],
+        ignore=boxes[shown & aside],
+        gt_boxes=boxes[shown & ~aside],
+        gt_classes=torch.as_tensor(label)[shown & ~aside],
     )
+
+
+def _enclosures(box: np.ndarray, transforms: T.TransformList) -> np.ndarray:
+    """(M, 4): all of each region is still covered when it is turned, unlike of a cell, which is round."""
+    points = transforms.apply_coords(box[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 2)).reshape(-1, 4, 2)
+    return np.concatenate([points.min(axis=1), points.max(axis=1)], axis=1)
