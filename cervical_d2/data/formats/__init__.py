@@ -6,7 +6,7 @@ they stand (NaN for what is not a number); classes, centers, groups and faults a
 
 import importlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +14,8 @@ from cervical_d2.data.problems import Problems
 
 Record = dict[str, Any]
 """A Detectron2 dataset dict: file_name, image_id, height, width (pixels), annotations; `group_id` (slide or patient)
-where known. While it is read also `source`, the file of its annotations.
+where known. While it is read also `source`, the file of its annotations, and, from the checks on, `name`, the image's
+below its folder; width and height are numbers as they stand, until they are checked.
 
 An annotation: bbox (XYXY in pixels, so bbox_mode is always XYXY_ABS), category_id from 0, iscrowd; where the label is
 a center `point` (x, y). An ignore region has ignore 1, category_id -1 and iscrowd 1, so that stock Detectron2 passes it
@@ -77,8 +78,22 @@ def number(value: object) -> float:
     """`value` as a float, NaN where it is not a number: checks name it then."""
     try:
         return float(value) if not isinstance(value, bool) else math.nan  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return math.nan
+
+
+def numbers(values: object, count: int) -> list[float]:
+    """A list of `count` numbers as floats, NaN for what is none; all NaN where it is no such list."""
+    if not isinstance(values, list) or len(values) != count:
+        return [math.nan] * count
+    return [number(value) for value in values]
+
+
+def consumed(entries: list[Any]) -> Iterator[Any]:
+    """Each of `entries` in its order; the list is emptied on the way, so that a large file is not held twice."""
+    entries.reverse()
+    while entries:
+        yield entries.pop()
 
 
 def tidy(value: float) -> float | int:

@@ -4,19 +4,20 @@ Beyond COCO: `group_id` on images; `ignore` 1 and `point` [x, y] on annotations,
 """
 
 import json
-from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from detectron2.structures import BoxMode
 
-from cervical_d2.data.formats import FEATURES, Document, Format, Record, Source, number, tidy
+from cervical_d2.data.formats import FEATURES, Document, Format, Record, Source, consumed, number, numbers, tidy
 from cervical_d2.data.images import ImageFolder
-from cervical_d2.data.problems import Problems
+from cervical_d2.data.problems import Place, Problems
 from cervical_d2.errors import UserError
 from cervical_d2.files import write_json
 
-REQUIRED = {"images": ("id", "file_name", "width", "height"), "categories": ("id", "name"), "annotations": ()}
+LISTS = {"images": ("id", "file_name", "width", "height"), "categories": ("id", "name"), "annotations": ()}
+FLAGS = {None: 0, 0: 0, 1: 1, "0": 0, "1": 1}  # also False and True, which equal 0 and 1
 
 
 def read(source: Source, problems: Problems) -> Document:
@@ -25,31 +26,15 @@ def read(source: Source, problems: Problems) -> Document:
     Raises:
         UserError: the file is not COCO JSON at all.
     """
-    path = source.annotations
-    document = _load(path)
-    categories = {category["id"]: str(category["name"]) for category in document["categories"]}
-    names = {image["id"]: image["file_name"] for image in document["images"]}
-    annotations: dict[Any, list[Record]] = defaultdict(list)
-    seen: set[Any] = set()
-    for entry in document["annotations"]:
-        image_id, number_ = entry.get("image_id"), entry.get("id")
-        place = f'{path}: annotation {number_} (image "{names.get(image_id, image_id)}")'
-        if number_ is not None and number_ in seen:
-            problems.add("duplicate-annotation-id", place, f"the id {number_} is given twice")
-        seen.add(number_)
-        if image_id not in names:
-            problems.add("no-such-image", place, f"image id {image_id} is not under 'images'")
-        elif entry.get("category_id") not in categories and not entry.get("ignore"):
-            found = (
-                f"category_id {entry.get('category_id')} is out of range, the file has {sorted(categories, key=str)}"
-            )
-            problems.add("class-out-of-range", place, found)
-        else:
-            annotations[image_id].append(_annotation(entry, categories))
+    path = str(source.annotations)
+    document = _load(source.annotations)
+    images = list(_entries(document, "images", path, problems))
+    categories = _categories(document, path, problems)
+    annotations = _annotations(document, images, categories, path, problems)
     folder = ImageFolder(source.images)
     # Of two images with one id the first gets the boxes; the second is told by the checks.
-    records = [_record(image, folder, annotations.pop(image["id"], []), str(path)) for image in document["images"]]
-    return Document(records, list(categories.values()))
+    records = [_record(image, folder, annotations.pop(image["id"], []), path) for image in images]
+    return Document(records, list(dict.fromkeys(categories.values())))
 
 
 def _load(path: Path) -> dict[str, Any]:
@@ -57,45 +42,101 @@ def _load(path: Path) -> dict[str, Any]:
         document = json.loads(path.read_bytes())
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); check the data set's paths") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not valid JSON ({error}); write it again") from error
-    for key, required in REQUIRED.items():
+    for key in LISTS:
         if not isinstance(document, dict) or not isinstance(document.get(key), list):
             raise UserError(f"{path}: no list {key!r}; a COCO file has images, annotations and categories")
-        for place, entry in enumerate(document[key]):
-            if not isinstance(entry, dict):
-                raise UserError(f"{path}: {key}[{place}] is {entry!r}, not an object; mend or remove it")
-            if missing := [name for name in required if name not in entry]:
-                raise UserError(f"{path}: {key}[{place}] has no {missing[0]!r}; add it")
     return document
 
 
-def _annotation(entry: Record, categories: dict[Any, str]) -> Record:
+def _entries(document: dict[str, Any], key: str, path: str, problems: Problems) -> Iterator[Record]:
+    """The well-formed entries of the list `key`."""
+    for place, entry in enumerate(document[key]):
+        if fault := _entry_fault(entry, LISTS[key]):
+            problems.add("malformed", f"{path}: {key}[{place}]", fault)
+        else:
+            yield entry
+
+
+def _entry_fault(entry: object, required: tuple[str, ...]) -> str:
+    if not isinstance(entry, dict):
+        return f"is {entry!r:.80}, not an object"
+    if missing := [key for key in required if key not in entry]:
+        return f"has no {missing[0]!r}"
+    if isinstance(entry["id"], bool) or not isinstance(entry["id"], int | str):
+        return f"has the id {entry['id']!r:.80}, neither a whole number nor text"
+    name = entry.get("file_name", entry.get("name"))
+    named = isinstance(name, int | str) and str(name).strip() and "\0" not in str(name)
+    return "" if named else f"has the name {name!r:.80}"
+
+
+def _categories(document: dict[str, Any], path: str, problems: Problems) -> dict[Any, str]:
+    names: dict[Any, str] = {}
+    for entry in _entries(document, "categories", path, problems):
+        number_, name = entry["id"], str(entry["name"])
+        if number_ in names:
+            found = f"the category id {number_!r} of {name!r} is {names[number_]!r}'s already"
+            problems.add("duplicate-class-id", path, found)
+            continue
+        if name in names.values():
+            problems.add("duplicate-class-name", path, f"the category {name!r} has a second id, {number_!r}")
+        names[number_] = name
+    return names
+
+
+def _annotations(
+    document: dict[str, Any], images: list[Record], categories: dict[Any, str], path: str, problems: Problems
+) -> dict[Any, list[Record]]:
+    """Those of each image id that can be understood."""
+    names = {image["id"]: image["file_name"] for image in reversed(images)}
+    found: dict[Any, list[Record]] = {number_: [] for number_ in names}
+    ids: set[Any] = set()
+    for place, entry in enumerate(consumed(document["annotations"])):
+        try:
+            own, image_id = entry.get("id"), entry.get("image_id")
+            where = f"[{place}]" if own is None else own
+            if image_id not in names:
+                finding = f"image id {image_id!r} is not under 'images'"
+                problems.add("no-such-image", Place(path, None, where), finding)
+                continue
+            if own is not None and own in ids:
+                problems.add("duplicate-annotation-id", Place(path, names[image_id], where), "its id is given twice")
+            ids.add(own)
+            if entry.get("category_id") not in categories and not entry.get("ignore"):
+                listed = ", ".join(sorted(map(repr, categories)))
+                finding = f"category_id {entry.get('category_id')!r} is out of range, the file has {listed}"
+                problems.add("class-out-of-range", Place(path, names[image_id], where), finding)
+                continue
+            found[image_id].append(_annotation(entry, categories, where))
+        except (AttributeError, TypeError, KeyError):  # not an object; an id that is a list; a flag that is a word
+            problems.add("malformed", f"{path}: annotations[{place}]", f"{entry!r:.80} is not an annotation")
+    return found
+
+
+def _annotation(entry: Record, categories: dict[Any, str], where: int | str) -> Record:
     annotation: Record = {
         "category": categories.get(entry.get("category_id")),
-        "iscrowd": int(bool(entry.get("iscrowd", 0))),
-        "id": entry.get("id"),
+        "iscrowd": FLAGS[entry.get("iscrowd")],
+        "id": where,
     }
     if "bbox" in entry or "point" not in entry:
-        x, y, width, height = _numbers(entry.get("bbox"), 4)
-        annotation |= {"bbox": [x, y, x + width, y + height], "bbox_mode": BoxMode.XYXY_ABS}
+        x, y, width, height = numbers(entry.get("bbox"), 4)
+        annotation["bbox"] = [x, y, x + width, y + height]
+        annotation["bbox_mode"] = BoxMode.XYXY_ABS
     if "point" in entry:
-        annotation["point"] = _numbers(entry["point"], 2)
-    return annotation | ({"ignore": 1} if entry.get("ignore") else {})
-
-
-def _numbers(values: object, count: int) -> list[float]:
-    if not isinstance(values, list) or len(values) != count:
-        return [float("nan")] * count
-    return [number(value) for value in values]
+        annotation["point"] = numbers(entry["point"], 2)
+    if FLAGS[entry.get("ignore")]:
+        annotation["ignore"] = 1
+    return annotation
 
 
 def _record(image: Record, folder: ImageFolder, annotations: list[Record], source: str) -> Record:
     record = {
         "file_name": str(folder.find(str(image["file_name"]))),
         "image_id": image["id"],
-        "height": int(image["height"]),
-        "width": int(image["width"]),
+        "height": number(image["height"]),
+        "width": number(image["width"]),
         "annotations": annotations,
         "source": source,
     }
@@ -103,7 +144,7 @@ def _record(image: Record, folder: ImageFolder, annotations: list[Record], sourc
 
 
 def write(document: Document, path: Path) -> None:
-    """One JSON file; categories from 1 in the order of the classes, images by their names alone.
+    """One JSON file; categories from 1 in the order of the classes, images by their names below their folder.
 
     Raises:
         UserError: `path` exists.
@@ -114,17 +155,19 @@ def write(document: Document, path: Path) -> None:
 
 
 def coco_document(document: Document) -> dict[str, Any]:
-    """`document` as COCO's dict: image ids as they are, annotations numbered from 1 where they have no number."""
+    """`document` as COCO's dict: image ids as they are, annotations numbered from 1 unless each has its own number."""
     ids = {name: place for place, name in enumerate(document.classes, start=1)}
     images: list[Record] = []
     annotations: list[Record] = []
     for record in document.records:
-        name = {"id": record["image_id"], "file_name": Path(record["file_name"]).name}
+        name = {"id": record["image_id"], "file_name": record.get("name") or Path(record["file_name"]).name}
         images.append(name | {key: record[key] for key in ("width", "height", "group_id") if key in record})
         for annotation in record["annotations"]:
-            own = annotation.get("id")
-            entry = {"id": own if isinstance(own, int) else len(annotations) + 1, "image_id": record["image_id"]}
-            annotations.append(entry | {"iscrowd": annotation["iscrowd"]} | _written(annotation, ids))
+            entry = {"id": annotation.get("id"), "image_id": record["image_id"], "iscrowd": annotation["iscrowd"]}
+            annotations.append(entry | _written(annotation, ids))
+    own = {entry["id"] for entry in annotations if isinstance(entry["id"], int)}
+    for place, entry in enumerate(annotations if len(own) < len(annotations) else (), start=1):
+        entry["id"] = place
     categories = [{"id": place, "name": name} for name, place in ids.items()]
     return {"images": images, "annotations": annotations, "categories": categories}
 
