@@ -26,21 +26,29 @@ class Split(NamedTuple):
     problems: Problems
 
 
-def read_split(definition: Definition) -> Split:
+def read_split(definition: Definition, *, check: bool = True) -> Split:
     """Read, name the classes, place the boxes around centers, add groups, check.
+
+    `check` False: every annotation stays as the files have it, nothing placed, clipped or left out.
 
     Raises:
         UserError: a file that cannot be understood at all. Smaller faults are in the result's `problems`.
     """
     base = folder_of(definition)
-    split = read_source(source_of(definition), definition.format, definition.classes, definition.centers)
+    source = source_of(definition)
+    split = read_source(source, definition.format, definition.classes, definition.centers, check=check)
     if definition.groups:
         _add_groups(split.document.records, definition.groups, base)
     return split
 
 
 def read_source(
-    source: Source, format_name: str, classes: ClassTable | None = None, centers: Centers | None = None
+    source: Source,
+    format_name: str,
+    classes: ClassTable | None = None,
+    centers: Centers | None = None,
+    *,
+    check: bool = True,
 ) -> Split:
     """`read_split` of files that no data set describes; `classes` None: those of the files."""
     problems = Problems()
@@ -48,9 +56,11 @@ def read_source(
     document = chosen.read(source, problems)
     table = classes or ClassTable(document.classes or ["cell"], str(source.annotations))
     _name_classes(document, table, problems, str(source.annotations))
-    _place_boxes(document.records, centers, problems, chosen.unit)
-    records = check_records(document.records, problems, chosen.unit, source.images)
-    return Split(Document(records, table.names), problems)
+    document = document._replace(classes=table.names)
+    if check:
+        _place_boxes(document.records, centers, problems, chosen.unit)
+        document = document._replace(records=check_records(document.records, problems, chosen.unit, document.images))
+    return Split(document, problems)
 
 
 def folder_of(definition: Definition) -> Path:
