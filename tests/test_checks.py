@@ -9,7 +9,7 @@ from detectron2.data.detection_utils import read_image
 from PIL import Image
 
 from cervical_d2.data.checks import box_faults, check_classes, check_content, check_listed, stale_caches
-from cervical_d2.data.images import ORIENTATION, ImageFolder, image_fault, read_header, relative_name, upright_size
+from cervical_d2.data.images import ORIENTATION, Header, ImageFolder, image_fault, look_at, relative_name
 from cervical_d2.data.problems import KINDS, Place, Problem, Problems
 from cervical_d2.errors import UserError
 
@@ -62,7 +62,14 @@ def test_names_below_the_images_folder(path, root, name):
 
 
 def record(name: str, number: object = 1, width: float = 8, height: float = 8) -> dict:
-    return {"file_name": f"/d/{name}", "image_id": number, "width": width, "height": height, "source": "t.json"}
+    return {
+        "name": name,
+        "file_name": f"/d/{name}",
+        "image_id": number,
+        "width": width,
+        "height": height,
+        "source": "t.json",
+    }
 
 
 @pytest.mark.parametrize(
@@ -100,7 +107,7 @@ def save(path: Path, mode: str = "RGB", size: tuple[int, int] = (30, 20), orient
 def test_upright_size_is_what_detectron2_reads(tmp_path: Path, suffix, orientation):
     path = save(tmp_path / f"a{suffix}", orientation=orientation)
     height, width = read_image(path, "BGR").shape[:2]
-    assert upright_size(path) == (width, height) == ((30, 20) if orientation < 5 else (20, 30))
+    assert look_at(path).size == (width, height) == ((30, 20) if orientation < 5 else (20, 30))
     fault = image_fault(path, 30, 20)
     expected = [None, "exif-ambiguous", "exif-rotated"][(orientation > 1) + (orientation > 4)]
     assert (fault and fault[0]) == expected
@@ -114,7 +121,7 @@ def test_square_image_does_not_tell_whether_it_was_turned(tmp_path: Path):
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_tiff_is_turned_twice_by_its_readers(tmp_path: Path, orientation):
     path = save(tmp_path / "a.tif", orientation=orientation)
-    assert read_header(path).raw == (30, 20)
+    assert look_at(path).raw == (30, 20)
     fault = image_fault(path, 30, 20)
     assert (fault and fault[0]) == (None if orientation == 1 else "exif-rotated")
 
@@ -181,8 +188,8 @@ def test_no_bytes_end_in_a_traceback(tmp_path: Path, suffix):
         (tmp_path / f"b{suffix}").write_bytes(content)
         fault = image_fault(tmp_path / f"b{suffix}", 30, 20, decode=True)
         found.add(fault and fault[0])
-        size = upright_size(tmp_path / f"b{suffix}")
-        assert size is None or min(size) > 0
+        seen = look_at(tmp_path / f"b{suffix}")
+        assert min(seen.size) > 0 if isinstance(seen, Header) else seen[0] in KINDS
     assert found <= {None, *KINDS}
     assert len(found) > 1
 

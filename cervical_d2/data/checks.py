@@ -36,19 +36,24 @@ def place_of(record: Record, annotation: Record | None = None, unit: str = "anno
     return Place(record["source"], record["name"], box, unit)
 
 
+def check_records(records: Iterable[Record], problems: Problems, unit: str, root: Path | None) -> list[Record]:
+    """What is left of `records` after leaving out, and telling to `problems`, what cannot be used. Opens no image."""
+    kept = check_listed(records, problems, root)
+    check_boxes(kept, problems, unit)
+    return kept
+
+
 def check_listed(records: Iterable[Record], problems: Problems, root: Path | None) -> list[Record]:
     """`records` without those that lie outside of the images' folder `root`, have no size in pixels, or are doubles.
 
-    Each gets its `name`. Of two of one file the first stays; of two files with one id none, as nobody can tell whose
-    the annotations are.
+    Of two of one file the first stays; of two files with one id none, as nobody can tell whose the annotations are.
     """
     ids: dict[object, str] = {}
     files: set[str] = set()
     kept: dict[object, Record] = {}
     for record in records:
-        name, number, below = record["file_name"], record["image_id"], relative_name(record["file_name"], root)
-        record["name"] = below or name
-        if below is None:
+        name, number = record["file_name"], record["image_id"]
+        if relative_name(name, root) is None:
             problems.add("leaves-root", place_of(record), f"is not below {root}")
         elif ids.get(number, name) != name:
             problems.add("duplicate-image-id", place_of(record), f"the image id {number!r} is {ids[number]}'s already")
@@ -64,6 +69,18 @@ def check_listed(records: Iterable[Record], problems: Problems, root: Path | Non
         ids.setdefault(number, name)
         files.add(name)
     return list(kept.values())
+
+
+def check_ids(records: Iterable[Record], problems: Problems, unit: str) -> None:
+    """Annotations of one number, in formats that number them through all images."""
+    seen: set[int] = set()
+    for record in records:
+        for annotation in record["annotations"]:
+            own = annotation["id"]
+            if type(own) is int:  # readers say in words where one without a number stands
+                if own in seen:
+                    problems.add("duplicate-annotation-id", place_of(record, annotation, unit), "its id is given twice")
+                seen.add(own)
 
 
 def _is_length(pixels: float) -> bool:

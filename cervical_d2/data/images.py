@@ -75,8 +75,7 @@ class Header(NamedTuple):
     mode: str
 
 
-def read_header(path: Path) -> Header:
-    """Opens the file, decodes nothing. Raises `OSError` or an error of Pillow's for what is not an image."""
+def _header(path: Path) -> Header:
     with warnings.catch_warnings():
         # Pillow warns of images half as large as those that it refuses; a whole field of a scanner may be one.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -95,12 +94,18 @@ def _orientation(image: Image.Image, kind: str, path: Path) -> int:
     return found if isinstance(found, int) else 1
 
 
-def upright_size(path: Path) -> tuple[int, int] | None:
-    """(width, height) after the EXIF rotation, which is what the network sees; None for what is not an image."""
+def look_at(path: Path) -> Header | Fault:
+    """The header of a file that ought to be an image, or what is wrong with it."""
     try:
-        return read_header(path).size
-    except Exception:  # Pillow's readers raise errors of any kind over bytes that they did not expect
-        return None
+        return _header(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return "missing-image", "no such image"
+    except IsADirectoryError:
+        return "missing-image", "a folder, not an image"
+    except Image.DecompressionBombError:
+        return "huge-image", f"has more than {2 * (Image.MAX_IMAGE_PIXELS or 0)} pixels"
+    except Exception as error:  # Pillow's readers raise errors of any kind over bytes that they did not expect
+        return "unreadable-image", f"not a whole, readable image ({type(error).__name__})"
 
 
 def image_fault(path: Path, width: int, height: int, *, decode: bool = False) -> Fault | None:
@@ -108,19 +113,12 @@ def image_fault(path: Path, width: int, height: int, *, decode: bool = False) ->
 
     `decode`: read every pixel, rather than the header and, where the format marks it, the end.
     """
-    try:
-        header = read_header(path)
-        with path.open("rb") as file:
-            file.seek(-min(ENDING_WINDOW, path.stat().st_size), os.SEEK_END)
-            ending = file.read()
-    except (FileNotFoundError, NotADirectoryError):
-        return "missing-image", "no such image"
-    except IsADirectoryError:
-        return "missing-image", "a folder, not an image"
-    except Image.DecompressionBombError:
-        return "huge-image", f"has more than {2 * (Image.MAX_IMAGE_PIXELS or 0)} pixels"
-    except Exception as error:  # as above
-        return "unreadable-image", f"not a whole, readable image ({type(error).__name__})"
+    header = look_at(path)
+    if not isinstance(header, Header):
+        return header
+    with path.open("rb") as file:
+        file.seek(-min(ENDING_WINDOW, path.stat().st_size), os.SEEK_END)
+        ending = file.read()
     if header.format in ENDINGS and ENDINGS[header.format] not in ending:
         return "truncated-image", "broken off (truncated image)"
     fault = _decode_fault(path) if decode or header.format not in ENDINGS else None

@@ -2,45 +2,49 @@
 
 import functools
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cervical_d2.data.checks import check_classes, check_content, check_images, stale_caches
+from cervical_d2.data import conversion
+from cervical_d2.data.checks import check_classes, check_content, check_images, place_of, stale_caches
 from cervical_d2.data.classes import ClassTable
-from cervical_d2.data.formats import Document, Format, Source, format_of
+from cervical_d2.data.conversion import Reading
+from cervical_d2.data.formats import FORMATS, Document, Source, format_of
 from cervical_d2.data.images import ImageFolder
 from cervical_d2.data.problems import KINDS, SEVERITIES, Problems
 from cervical_d2.data.reading import Split, read_source, read_split, source_of
 from cervical_d2.data.registry import definition_of, splits_of
 from cervical_d2.errors import UserError
-from cervical_d2.files import write_json
+from cervical_d2.files import refuse_existing, write_json
 
 
 class Target(NamedTuple):
     """A split to check. Those of one `group` are splits of one data set.
 
-    `whole`: all splits that share its images' folder are checked, so that an image that none of them names is told.
+    `usable`: what is left of it without its faults, as it stands in its files: nothing placed around centers.
+    `whole`: all splits that share its images' folder are checked, so that an image that no annotation names is told.
     """
 
     name: str
     format: str
     source: Source
     read: Callable[[], Split]
+    usable: Callable[[], Reading]
     group: str
     whole: bool
 
 
 class Checked(NamedTuple):
-    """A split after its check: `document` is what is left of it, None if it could not be read at all."""
+    """A split after its check: how many images and boxes its files name; `read`: whether they could be read at all."""
 
     target: Target
+    read: bool
     images: int
     boxes: int
-    document: Document | None
 
     def __str__(self) -> str:
-        read = f"{self.images} images, {self.boxes} boxes" if self.document else "not read"
+        read = f"{self.images} images, {self.boxes} boxes" if self.read else "not read"
         return f"{self.target.name}: {read}, {self.target.format}"
 
 
@@ -62,9 +66,9 @@ class Report(NamedTuple):
             yield f"{problem.severity}: {problem}"
         for kind, count in Counter(problem.kind for problem in self.problems).most_common():
             yield f"{count:8d} {kind} ({KINDS[kind].severity})"
-        counts = ", ".join(f"{len(self.problems.of(severity))} {severity}s" for severity in SEVERITIES)
+        counts = ", ".join(f"{severity}s: {len(self.problems.of(severity))}" for severity in SEVERITIES)
         images, boxes = (sum(getattr(split, count) for split in self.splits) for count in ("images", "boxes"))
-        yield f"{counts} in {images} images with {boxes} boxes"
+        yield f"{counts}; images: {images}, boxes: {boxes}"
 
     def as_dict(self) -> dict[str, Any]:
         """The same for programs."""
@@ -90,15 +94,19 @@ def targets_named(names: Iterable[str]) -> list[Target]:
         sharing = [place for place in found.splits.values() if place.get("images") == found.place.get("images")]
         read = functools.partial(read_split, found)
         group, whole = f"{found.path}@{label_map}", all(any(place is one for one in chosen) for place in sharing)
-        targets.append(Target(split, found.format, source_of(found), read, group, whole))
+        usable = functools.partial(conversion.read_dataset, split, drop_invalid=True)
+        targets.append(Target(split, found.format, source_of(found), read, usable, group, whole))
     return targets
 
 
 def target_of_files(source: Source, format_name: str, classes: Sequence[str] = ()) -> Target:
     """Files that no data set describes; without `classes` those that the files list are taken."""
+    if format_name not in FORMATS:
+        raise UserError(f"format {format_name!r} is unknown; there are {', '.join(FORMATS)}")
     table = ClassTable(classes, "--classes") if classes else None
     read = functools.partial(read_source, source, format_name, table)
-    return Target(source.name, format_name, source, read, source.name, source.subset is None)
+    usable = functools.partial(conversion.read_files, source, format_name, classes=classes, drop_invalid=True)
+    return Target(source.name, format_name, source, read, usable, source.name, source.subset is None)
 
 
 def check_all(targets: Iterable[Target]) -> Report:
@@ -113,46 +121,56 @@ def check_all(targets: Iterable[Target]) -> Report:
 
 def _check_group(targets: Sequence[Target], report: Report) -> None:
     problems, records, classes = report.problems, [], {}
-    named: dict[Path, set[str]] = {}
+    named, whole = defaultdict[Path, set[str]](set), all(target.whole for target in targets)
     for target in targets:
-        root = target.source.images
         try:
             split = target.read()
         except UserError as error:
             problems.add("unreadable", target.name, str(error))
-            report.splits.append(Checked(target, 0, 0, None))
+            report.splits.append(Checked(target, False, 0, 0))
+            whole = False
             continue
         problems += split.problems
-        kept = split.document.records
+        _check_repeats(split.document, format_of(target.format).unit, problems)
+        kept, root = split.document.records, split.document.images
         if root is not None:
             kept = check_images(kept, problems, decode=True)
             records += kept
-            named.setdefault(root, set()).update(split.files)
+            named[root].update(split.files)
         if "class list" in format_of(target.format).holds:
             classes[target.name] = split.classes
-        report.splits.append(Checked(target, len(split.files), split.boxes, split.document._replace(records=kept)))
+        report.splits.append(Checked(target, True, len(split.files), split.boxes))
     check_classes(classes, problems)
     check_content(records, problems)
-    _check_folders(targets, named, problems)
+    _check_caches(targets, problems)
+    if whole:
+        _check_unnamed(named, problems)
 
 
-def _check_folders(targets: Sequence[Target], named: dict[Path, set[str]], problems: Problems) -> None:
-    """Caches beside the annotations; images that no split names, where all splits of their folder were read."""
+def _check_repeats(document: Document, unit: str, problems: Problems) -> None:
+    for record in document.records:
+        for annotation in conversion.repeated(record):
+            problems.add("repeated-box", place_of(record, annotation, unit), "the same box of the same class as before")
+
+
+def _check_caches(targets: Sequence[Target], problems: Problems) -> None:
     caches = {found for target in targets for found in stale_caches(target.source.annotations)}
     for path, finding in sorted(caches):
         problems.add("stale-cache", str(path), finding)
+
+
+def _check_unnamed(named: Mapping[Path, set[str]], problems: Problems) -> None:
+    """Images of the folders that no annotation names."""
     for root, files in named.items():
-        if all(target.whole for target in targets if target.source.images == root):
-            for name in ImageFolder(root).names():
-                if str(root / name) not in files:
-                    problems.add("unnamed-image", str(root / name), "no annotation file names it")
+        for name in ImageFolder(root).names():
+            if str(root / name) not in files:
+                problems.add("unnamed-image", str(root / name), "no annotation names it")
 
 
 def refuse_outputs(report_file: Path | None, repaired: Path | None, targets: Sequence[Target]) -> None:
     """Raises `UserError` if an output exists, or if a repaired copy of other than one split is asked for."""
     for path in filter(None, (report_file, repaired)):
-        if path.exists():
-            raise UserError(f"{path}: exists already; choose another output")
+        refuse_existing(path)
     if repaired and len(targets) != 1:
         names = ", ".join(target.name for target in targets)
         raise UserError(f"--drop-invalid writes one split, but {names} are given; name one")
@@ -169,20 +187,12 @@ def write_repaired(report: Report, path: Path) -> str:
     Returns a line that says what was written. Raises `UserError` if nothing could be read, or `path` exists.
     """
     (split,) = report.splits
-    if split.document is None:
+    if not split.read:
         raise UserError(f"{split.target.name}: could not be read, so that nothing of it can be written")
     faulty = {problem.place.file for problem in report.problems if problem.severity != "note"}
-    records = [record for record in split.document.records if record["file_name"] not in faulty]
-    name, writer = _writer(split.target.format)
-    writer(split.document._replace(records=records), path)
-    boxes = sum(len(record["annotations"]) for record in records)
-    left = f"left out {split.images - len(records)} images, {split.boxes - boxes} boxes"
-    return f"{path}: {len(records)} images, {boxes} boxes, {name}; {left}"
-
-
-def _writer(format_name: str) -> tuple[str, Callable[[Document, Path], None]]:
-    for name in (format_name, "coco"):
-        chosen: Format = format_of(name)
-        if chosen.write:
-            return name, chosen.write
-    raise AssertionError("COCO can be written")
+    reading = split.target.usable()
+    records = [record for record in reading.document.records if record["file_name"] not in faulty]
+    reading = reading._replace(document=reading.document._replace(records=records))
+    name = split.target.format if format_of(split.target.format).write else "coco"
+    written = conversion.write(reading, conversion.writer_of(name, path), path)
+    return f"{written}, {name}"

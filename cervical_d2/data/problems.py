@@ -2,6 +2,7 @@
 
 import logging
 from collections import Counter
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from cervical_d2.errors import UserError
@@ -49,6 +50,7 @@ KINDS = {
     "stray-file": Kind("warning", "it is not read; remove it, or add the image it belongs to"),
     "stale-cache": Kind("warning", "it is not read here, but other programs read it; remove it"),
     "unnamed-image": Kind("note", "it is not read; annotate it, or list it as an image without boxes"),
+    "repeated-box": Kind("note", "both are kept; remove one if it is a slip"),
     "empty-image": Kind("note", "trained on as background; set DATALOADER.FILTER_EMPTY_ANNOTATIONS to leave it out"),
 }
 SEVERITIES = ("error", "warning", "note")
@@ -103,11 +105,16 @@ class Problems(list[Problem]):
         if errors := self.of("error"):
             more = f" (and {len(errors) - 1} more; tools/check_dataset.py lists them)" if len(errors) > 1 else ""
             raise UserError(f"{errors[0]}{more}")
-        logger, told = logging.getLogger("detectron2.cervical_d2"), Counter[str]()
-        for problem in self.of("warning"):
+        for line in self.lines("warning"):
+            logging.getLogger("detectron2.cervical_d2").warning(line)
+
+    def lines(self, *severities: str) -> Iterator[str]:
+        """Those of the severities, the first `SHOWN` of each kind, then how many more."""
+        told = Counter[str]()
+        for problem in (problem for severity in severities for problem in self.of(severity)):
             told[problem.kind] += 1
             if told[problem.kind] <= SHOWN:
-                logger.warning(problem)
+                yield str(problem)
         for kind, count in told.items():
             if count > SHOWN:
-                logger.warning("%s: %d more; tools/check_dataset.py lists them", kind, count - SHOWN)
+                yield f"{kind}: {count - SHOWN} more; tools/check_dataset.py lists them"

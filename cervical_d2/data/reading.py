@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 from detectron2.structures import BoxMode
 
-from cervical_d2.data.checks import check_boxes, check_listed, place_of
+from cervical_d2.data.checks import check_boxes, check_ids, check_listed, place_of
 from cervical_d2.data.classes import DROPPED, IGNORED, ClassTable
 from cervical_d2.data.definition import Centers, Definition, Groups
-from cervical_d2.data.formats import Document, Record, Source, format_of
+from cervical_d2.data.formats import Document, Format, Record, Source, format_of
 from cervical_d2.data.problems import Place, Problems
 from cervical_d2.errors import UserError
 
@@ -33,35 +33,64 @@ class Split(NamedTuple):
     boxes: int
 
 
-def read_split(definition: Definition) -> Split:
+def read_split(definition: Definition, *, check: bool = True) -> Split:
     """Read, name the classes, place the boxes around centers, add groups, check.
+
+    `check` False: every annotation stays as the files have it, nothing placed, clipped or left out.
 
     Raises:
         UserError: a file that cannot be understood at all. Smaller faults are in the result's `problems`.
     """
     base = folder_of(definition)
-    split = read_source(source_of(definition), definition.format, definition.classes, definition.centers)
+    source = source_of(definition)
+    split = read_source(source, definition.format, definition.classes, definition.centers, check=check)
     if definition.groups:
         _add_groups(split, definition.groups, base)
     return split
 
 
 def read_source(
-    source: Source, format_name: str, classes: ClassTable | None = None, centers: Centers | None = None
+    source: Source,
+    format_name: str,
+    classes: ClassTable | None = None,
+    centers: Centers | None = None,
+    *,
+    check: bool = True,
 ) -> Split:
     """`read_split` of files that no data set describes; `classes` None: those of the files."""
     problems = Problems()
     chosen = format_of(format_name)
     with collector_paused():
         found = chosen.read(source, problems)
-        boxes = sum(len(record["annotations"]) for record in found.records)
-        table = classes or ClassTable.of_files(found.classes, str(source.annotations))
-        records = check_listed(found.records, problems, source.images)
-        _name_classes(Document(records, found.classes), table, problems, str(source.annotations), chosen.unit)
+        return finish(found, source, chosen, problems, classes, centers, check=check)
+
+
+def finish(
+    found: Document,
+    source: Source,
+    chosen: Format,
+    problems: Problems,
+    classes: ClassTable | None = None,
+    centers: Centers | None = None,
+    *,
+    check: bool = True,
+) -> Split:
+    """`read_source` from what the format's reader `found`; its records are changed."""
+    records = found.records
+    files = [record["file_name"] for record in records]
+    boxes = sum(len(record["annotations"]) for record in records)
+    for record in records:
+        record["name"] = found.name(record)
+    if "annotation ids" in chosen.holds:
+        check_ids(records, problems, chosen.unit)
+    if check:
+        records = check_listed(records, problems, found.images)
+    table = classes or ClassTable.of_files(found.classes, str(source.annotations))
+    _name_classes(found._replace(records=records), table, problems, str(source.annotations), chosen.unit)
+    if check:
         _place_boxes(records, centers, problems, chosen.unit)
         check_boxes(records, problems, chosen.unit)
-    files = [record["file_name"] for record in found.records]
-    return Split(Document(records, table.names), problems, found.classes, files, boxes)
+    return Split(found._replace(records=records, classes=table.names), problems, found.classes, files, boxes)
 
 
 @contextlib.contextmanager

@@ -3,18 +3,18 @@
 Beyond COCO: `group_id` on images; `ignore` 1 and `point` [x, y] on annotations, which then need no bbox.
 """
 
-import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from detectron2.structures import BoxMode
 
 from cervical_d2.data.formats import FEATURES, Document, Format, Record, Source, consumed, number, numbers, tidy
+from cervical_d2.data.formats.per_image import listed, load_json
 from cervical_d2.data.images import ImageFolder
 from cervical_d2.data.problems import Place, Problems
 from cervical_d2.errors import UserError
-from cervical_d2.files import write_json
+from cervical_d2.files import refuse_existing, write_json
 
 LISTS = {"images": ("id", "file_name", "width", "height"), "categories": ("id", "name"), "annotations": ()}
 FLAGS = {None: 0, 0: 0, 1: 1, "0": 0, "1": 1}  # also False and True, which equal 0 and 1
@@ -34,16 +34,15 @@ def read(source: Source, problems: Problems) -> Document:
     folder = ImageFolder(source.images)
     # Of two images with one id the first gets the boxes; the second is told by the checks.
     records = [_record(image, folder, annotations.pop(image["id"], []), path) for image in images]
-    return Document(records, list(dict.fromkeys(categories.values())))
+    classes, info = list(dict.fromkeys(categories.values())), document.get("info")
+    return Document(listed(records, source, problems), classes, source.images, info if isinstance(info, dict) else None)
 
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        document = json.loads(path.read_bytes())
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); check the data set's paths") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not valid JSON ({error}); write it again") from error
+        document = load_json(path)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}; check the data set's paths, or write it again") from error
     for key in LISTS:
         if not isinstance(document, dict) or not isinstance(document.get(key), list):
             raise UserError(f"{path}: no list {key!r}; a COCO file has images, annotations and categories")
@@ -91,21 +90,19 @@ def _annotations(
     """Those of each image id that can be understood."""
     names = {image["id"]: image["file_name"] for image in reversed(images)}
     found: dict[Any, list[Record]] = {number_: [] for number_ in names}
-    ids: set[Any] = set()
     for place, entry in enumerate(consumed(document["annotations"])):
         try:
             own, image_id = entry.get("id"), entry.get("image_id")
             where = f"[{place}]" if own is None else own
+            if not isinstance(where, int | str):
+                raise TypeError
             if image_id not in names:
                 finding = f"image id {image_id!r} is not under 'images'"
                 problems.add("no-such-image", Place(path, None, where), finding)
                 continue
-            if own is not None and own in ids:
-                problems.add("duplicate-annotation-id", Place(path, names[image_id], where), "its id is given twice")
-            ids.add(own)
             if entry.get("category_id") not in categories and not entry.get("ignore"):
-                listed = ", ".join(sorted(map(repr, categories)))
-                finding = f"category_id {entry.get('category_id')!r} is out of range, the file has {listed}"
+                known = ", ".join(sorted(map(repr, categories)))
+                finding = f"category_id {entry.get('category_id')!r} is out of range, the file has {known}"
                 problems.add("class-out-of-range", Place(path, names[image_id], where), finding)
                 continue
             found[image_id].append(_annotation(entry, categories, where))
@@ -135,8 +132,8 @@ def _record(image: Record, folder: ImageFolder, annotations: list[Record], sourc
     record = {
         "file_name": str(folder.find(str(image["file_name"]))),
         "image_id": image["id"],
-        "height": number(image["height"]),
-        "width": number(image["width"]),
+        "height": tidy(number(image["height"])),
+        "width": tidy(number(image["width"])),
         "annotations": annotations,
         "source": source,
     }
@@ -144,32 +141,44 @@ def _record(image: Record, folder: ImageFolder, annotations: list[Record], sourc
 
 
 def write(document: Document, path: Path) -> None:
-    """One JSON file; categories from 1 in the order of the classes, images by their names below their folder.
+    """One JSON file; categories from 1 in the order of the classes, images by their paths below the images' folder.
 
     Raises:
         UserError: `path` exists.
     """
-    if path.exists():
-        raise UserError(f"{path}: exists already; choose another output")
+    refuse_existing(path)
     write_json(path, coco_document(document))
 
 
 def coco_document(document: Document) -> dict[str, Any]:
-    """`document` as COCO's dict: image ids as they are, annotations numbered from 1 unless each has its own number."""
+    """`document` as COCO's dict: ids as they are where they are ids and not names; the others are numbered."""
+    records = document.records
     ids = {name: place for place, name in enumerate(document.classes, start=1)}
+    own = [record["image_id"] for record in records]
+    image_ids = numbered(None if id_ == document.stem(rec) else id_ for id_, rec in zip(own, records, strict=True))
     images: list[Record] = []
-    annotations: list[Record] = []
-    for record in document.records:
-        name = {"id": record["image_id"], "file_name": record.get("name") or Path(record["file_name"]).name}
+    for image_id, record in zip(image_ids, records, strict=True):
+        name = {"id": image_id, "file_name": document.name(record)}
         images.append(name | {key: record[key] for key in ("width", "height", "group_id") if key in record})
-        for annotation in record["annotations"]:
-            entry = {"id": annotation.get("id"), "image_id": record["image_id"], "iscrowd": annotation["iscrowd"]}
-            annotations.append(entry | _written(annotation, ids))
-    own = {entry["id"] for entry in annotations if isinstance(entry["id"], int)}
-    for place, entry in enumerate(annotations if len(own) < len(annotations) else (), start=1):
-        entry["id"] = place
+    pairs = [(i, entry) for i, record in zip(image_ids, records, strict=True) for entry in record["annotations"]]
+    entry_ids = numbered(entry.get("id") if isinstance(entry.get("id"), int) else None for _, entry in pairs)
+    annotations = [
+        {"id": entry_id, "image_id": image_id, "iscrowd": entry["iscrowd"]} | _written(entry, ids)
+        for entry_id, (image_id, entry) in zip(entry_ids, pairs, strict=True)
+    ]
     categories = [{"id": place, "name": name} for name, place in ids.items()]
-    return {"images": images, "annotations": annotations, "categories": categories}
+    about = {"info": document.info} if document.info else {}
+    return about | {"images": images, "annotations": annotations, "categories": categories}
+
+
+def numbered(ids: Iterable[Any]) -> list[Any]:
+    """`ids` with a new number, above all others, for each None and each repetition."""
+    first, kept = set(), []
+    for own in ids:
+        kept.append(None if own in first else own)
+        first.add(own)
+    following = max((own for own in kept if isinstance(own, int)), default=0)
+    return [own if own is not None else (following := following + 1) for own in kept]
 
 
 def _written(annotation: Record, ids: dict[str, int]) -> Record:
@@ -181,7 +190,7 @@ def _written(annotation: Record, ids: dict[str, int]) -> Record:
         width, height = tidy(x2 - x1), tidy(y2 - y1)
         entry |= {"bbox": [tidy(x1), tidy(y1), width, height], "area": tidy(width * height)}
     if "point" in annotation:
-        entry["point"] = annotation["point"]
+        entry["point"] = [tidy(value) for value in annotation["point"]]
     return entry | ({"ignore": 1} if annotation.get("ignore") else {})
 
 
