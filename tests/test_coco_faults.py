@@ -58,7 +58,7 @@ ODDITIES = {
     "width is a list": (changed("images", width=[100]), ["bad-size"], "nan"),
     "width is text": (changed("images", width="100"), [], ""),
     "category id twice": (added("categories", {"id": 2, "name": "c"}), ["duplicate-class-id"], "2 of 'c' is 'b'"),
-    "category name twice": (added("categories", {"id": 3, "name": "b"}), ["duplicate-class-name"], "a second id, 3"),
+    "category name twice": (added("categories", {"id": 3, "name": "b"}), ["duplicate-class-name"], "listed twice"),
     "category without name": (added("categories", {"id": 3}), ["malformed"], "categories[2]: has no 'name'"),
     "category id is a list": (added("categories", {"id": [], "name": "c"}), ["malformed"], "categories[2]"),
     "annotation is no object": (added("annotations", 7), ["malformed"], "annotations[2]: 7 is not an annotation"),

@@ -88,7 +88,7 @@ def _is_length(pixels: float) -> bool:
 
 
 def check_boxes(records: Sequence[Record], problems: Problems, unit: str) -> None:
-    """Clip boxes that reach over their image, take away those that cannot be used, in place, and note what is empty."""
+    """Clip boxes that reach over their image, take away those that cannot be used, in place."""
     annotations = [annotation for record in records for annotation in record["annotations"]]
     counts = [len(record["annotations"]) for record in records]
     owner = np.repeat(np.arange(len(records)), counts)
@@ -109,6 +109,10 @@ def check_boxes(records: Sequence[Record], problems: Problems, unit: str) -> Non
     for place in np.unique(owner[np.flatnonzero(faults != "")]) if gone else ():
         record = records[place]
         record["annotations"] = [annotation for annotation in record["annotations"] if id(annotation) not in gone]
+
+
+def note_empty(records: Iterable[Record], problems: Problems) -> None:
+    """Images without annotations in the files."""
     for record in records:
         if not record["annotations"]:
             problems.add("empty-image", place_of(record), "has no annotation")
@@ -176,7 +180,8 @@ def check_classes(splits: Mapping[str, Sequence[str]], problems: Problems) -> No
 def stale_caches(annotations: Path) -> Iterator[tuple[Path, str]]:
     """Other programs' caches in or beside the folder of the annotations that are older than these; with the finding."""
     folder = annotations if annotations.is_dir() else annotations.parent
-    files = [path for path in folder.iterdir() if path.is_file()] if folder.is_dir() else []
+    inside = annotations.rglob("*") if annotations.is_dir() else folder.glob("*")
+    files = [path for path in inside if path.is_file()]
     caches = {path for path in (*files, folder.with_suffix(".cache")) if path.name.endswith(CACHES) and path.is_file()}
     newest = max((path.stat().st_mtime_ns for path in files if path not in caches), default=0)
     for path in sorted(caches):

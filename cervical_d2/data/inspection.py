@@ -10,13 +10,15 @@ from cervical_d2.data import conversion
 from cervical_d2.data.checks import check_classes, check_content, check_images, place_of, stale_caches
 from cervical_d2.data.classes import ClassTable
 from cervical_d2.data.conversion import Reading
-from cervical_d2.data.formats import FORMATS, Document, Source, format_of
+from cervical_d2.data.formats import FORMATS, Document, Record, Source, format_of
 from cervical_d2.data.images import ImageFolder
 from cervical_d2.data.problems import KINDS, SEVERITIES, Problems
 from cervical_d2.data.reading import Split, read_source, read_split, source_of
 from cervical_d2.data.registry import definition_of, splits_of
 from cervical_d2.errors import UserError
 from cervical_d2.files import refuse_existing, write_json
+
+OF_FOLDERS = ("yolo",)  # formats of all images of a folder, which cannot leave one out
 
 
 class Target(NamedTuple):
@@ -160,10 +162,12 @@ def _check_caches(targets: Sequence[Target], problems: Problems) -> None:
 
 
 def _check_unnamed(named: Mapping[Path, set[str]], problems: Problems) -> None:
-    """Images of the folders that no annotation names."""
+    """Images of the folders that no annotation names, and of which nothing else was told."""
+    # A broken file of annotations names the image of its own stem.
+    told = {Path(problem.place.file).stem for problem in problems}
     for root, files in named.items():
         for name in ImageFolder(root).names():
-            if str(root / name) not in files:
+            if str(root / name) not in files and Path(name).stem not in told:
                 problems.add("unnamed-image", str(root / name), "no annotation names it")
 
 
@@ -182,17 +186,35 @@ def write_report(report: Report, path: Path) -> None:
 
 
 def write_repaired(report: Report, path: Path) -> str:
-    """What is left of the one split of `report`, in its own format if that can be written, else COCO JSON.
+    """What is left of the one split of `report`, in its own format if that can hold it, else as COCO JSON.
 
     Returns a line that says what was written. Raises `UserError` if nothing could be read, or `path` exists.
     """
     (split,) = report.splits
     if not split.read:
         raise UserError(f"{split.target.name}: could not be read, so that nothing of it can be written")
-    faulty = {problem.place.file for problem in report.problems if problem.severity != "note"}
-    reading = split.target.usable()
-    records = [record for record in reading.document.records if record["file_name"] not in faulty]
-    reading = reading._replace(document=reading.document._replace(records=records))
-    name = split.target.format if format_of(split.target.format).write else "coco"
-    written = conversion.write(reading, conversion.writer_of(name, path), path)
-    return f"{written}, {name}"
+    reading, name = split.target.usable(), split.target.format
+    document = reading.document._replace(records=_faultless(reading.document.records, report.problems))
+    reading = reading._replace(document=document)
+    whole = name not in OF_FOLDERS or len(document.records) == len(ImageFolder(document.images).names())
+    if format_of(name).write is None or not whole:
+        name = "coco"
+    return f"{conversion.write(reading, conversion.writer_of(name, path), path)}, {name}"
+
+
+def _faultless(records: Iterable[Record], problems: Problems) -> list[Record]:
+    """Copies of `records` without images that have a fault, centers that lack a size, and numbers given twice."""
+    faulty = {problem.place.file for problem in problems if problem.severity != "note"}
+    sized = any(problem.kind == "no-size" for problem in problems)
+    ids: set[object] = set()
+    kept = []
+    for record in records:
+        if record["file_name"] in faulty:
+            continue
+        annotations = []
+        for entry in record["annotations"]:
+            if "bbox" in entry or not sized:
+                annotations.append(entry | {"id": None} if entry["id"] in ids else entry)
+                ids.add(entry["id"])
+        kept.append(record | {"annotations": annotations})
+    return kept

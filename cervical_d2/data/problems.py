@@ -31,7 +31,9 @@ KINDS = {
     "duplicate-image-id": Kind("error", "give each image its own id"),
     "duplicate-image-file": Kind("error", "list each file once"),
     "duplicate-annotation-id": Kind("warning", "both are kept; give each its own id"),
-    "no-size": Kind("error", "state 'centers: {box: 90 px}' in the data set's file"),
+    "no-size": Kind(
+        "error", "state 'centers: {box: 90 px}' in the data set's file, or leave it out with --drop-invalid"
+    ),
     "no-group": Kind("error", "mend the rule under 'groups:' of the data set, or leave it out with --drop-invalid"),
     "no-area": Kind("warning", "training leaves it out; mend it, or leave it out with --drop-invalid"),
     "tiny-box": Kind("warning", "training leaves it out; mend it, or leave it out with --drop-invalid"),

@@ -4,13 +4,14 @@ import contextlib
 import csv
 import gc
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from detectron2.structures import BoxMode
 
-from cervical_d2.data.checks import check_boxes, check_ids, check_listed, place_of
+from cervical_d2.data.checks import check_boxes, check_ids, check_listed, note_empty, place_of
 from cervical_d2.data.classes import DROPPED, IGNORED, ClassTable
 from cervical_d2.data.definition import Centers, Definition, Groups
 from cervical_d2.data.formats import Document, Format, Record, Source, format_of
@@ -76,7 +77,10 @@ def finish(
     check: bool = True,
 ) -> Split:
     """`read_source` from what the format's reader `found`; its records are changed."""
-    records = found.records
+    where, records = str(source.annotations), found.records
+    for name in [name for name, count in Counter(found.classes).items() if count > 1]:
+        problems.add("duplicate-class-name", where, f"the class {name!r} is listed twice")
+    found = found._replace(classes=list(dict.fromkeys(found.classes)))
     files = [record["file_name"] for record in records]
     boxes = sum(len(record["annotations"]) for record in records)
     for record in records:
@@ -85,8 +89,9 @@ def finish(
         check_ids(records, problems, chosen.unit)
     if check:
         records = check_listed(records, problems, found.images)
-    table = classes or ClassTable.of_files(found.classes, str(source.annotations))
-    _name_classes(found._replace(records=records), table, problems, str(source.annotations), chosen.unit)
+        note_empty(records, problems)
+    table = classes or ClassTable.of_files(found.classes, where)
+    _name_classes(found._replace(records=records), table, problems, where, chosen.unit)
     if check:
         _place_boxes(records, centers, problems, chosen.unit)
         check_boxes(records, problems, chosen.unit)

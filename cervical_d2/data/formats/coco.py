@@ -34,8 +34,8 @@ def read(source: Source, problems: Problems) -> Document:
     folder = ImageFolder(source.images)
     # Of two images with one id the first gets the boxes; the second is told by the checks.
     records = [_record(image, folder, annotations.pop(image["id"], []), path) for image in images]
-    classes, info = list(dict.fromkeys(categories.values())), document.get("info")
-    return Document(listed(records, source, problems), classes, source.images, info if isinstance(info, dict) else None)
+    info = document.get("info") if isinstance(document.get("info"), dict) else None
+    return Document(listed(records, source, problems), list(categories.values()), source.images, info)
 
 
 def _load(path: Path) -> dict[str, Any]:
@@ -77,10 +77,7 @@ def _categories(document: dict[str, Any], path: str, problems: Problems) -> dict
         if number_ in names:
             found = f"the category id {number_!r} of {name!r} is {names[number_]!r}'s already"
             problems.add("duplicate-class-id", path, found)
-            continue
-        if name in names.values():
-            problems.add("duplicate-class-name", path, f"the category {name!r} has a second id, {number_!r}")
-        names[number_] = name
+        names.setdefault(number_, name)
     return names
 
 

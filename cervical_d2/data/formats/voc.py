@@ -46,14 +46,12 @@ def read(source: Source, problems: Problems) -> Document:
 
 
 def _record(root: Element, stem: str, path: Path, folder: ImageFolder) -> Record:
-    width, height = (number(_text(root, f"size/{key}")) for key in ("width", "height"))
-    if not (width > 0 and height > 0):
-        raise ValueError(f"<size> is {width:g} x {height:g}")
+    width, height = (tidy(number(_text(root, f"size/{key}"))) for key in ("width", "height"))
     record = {
         "file_name": str(folder.find(_text(root, "filename"))),
         "image_id": stem,
-        "height": int(height),
-        "width": int(width),
+        "height": height,
+        "width": width,
         "annotations": [_annotation(item, place) for place, item in enumerate(root.iterfind("object"), start=1)],
         "source": str(path),
     }
