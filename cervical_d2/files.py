@@ -2,8 +2,12 @@
 
 import json
 import os
+import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+from cervical_d2.errors import UserError
 
 
 def write_text(path: Path, text: str) -> None:
@@ -20,3 +24,28 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, data: Any, indent: int | None = None) -> None:
     """`data` as strict JSON; NaN, which JSON has not, must have been replaced by the caller."""
     write_text(path, json.dumps(data, allow_nan=False, indent=indent) + "\n")
+
+
+def refuse_existing(path: Path) -> None:
+    """Raises `UserError` if there is anything at `path`."""
+    if path.exists() or path.is_symlink():
+        raise UserError(f"{path}: exists already; choose another output")
+
+
+def write_folder(path: Path, files: Iterable[tuple[str, str]]) -> None:
+    """The folder `path` with `files`, (name below it, text) each; it appears when all are written.
+
+    Raises:
+        UserError: `path` exists.
+    """
+    refuse_existing(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.mkdir(parents=True)
+    try:
+        for name, text in files:
+            file = partial / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text, encoding="utf-8")
+        partial.rename(path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

@@ -7,9 +7,9 @@ import cv2
 import numpy as np
 import pytest
 
+from cervical_d2.colors import COLORS
 from cervical_d2.data.registry import resolve
 from cervical_d2.errors import UserError
-from cervical_d2.inference.draw import COLORS
 from cervical_d2.report.pictures import GAP, draw_results, pair
 
 RECORD = {"image_id": 1, "height": 60, "width": 80, "annotations": [{"bbox": [10, 10, 30, 40], "bbox_mode": 0,

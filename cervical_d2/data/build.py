@@ -1,7 +1,6 @@
 """From a config to records and loaders."""
 
 import functools
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,6 @@ from detectron2.utils import comm
 from torch.utils.data import DataLoader
 
 from cervical_d2.data.checks import check_images
-from cervical_d2.data.formats import Record
 from cervical_d2.data.loader import BatchPlan, TrainLoader
 from cervical_d2.data.mapper import DetectionMapper, test_augmentations, train_augmentations
 from cervical_d2.data.packed import PackedRecords
@@ -32,12 +30,12 @@ def records_of(names: tuple[str, ...]) -> PackedRecords:
     return PackedRecords(records)
 
 
-def train_records(cfg: CfgNode) -> Sequence[Record]:
+def train_records(cfg: CfgNode) -> PackedRecords:
     """What is trained on: all images, or those with boxes if `DATALOADER.FILTER_EMPTY_ANNOTATIONS`."""
     records = records_of(tuple(cfg.DATASETS.TRAIN))
     if not cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
         return records
-    return PackedRecords(record for record in records if record["annotations"])
+    return records.chosen([place for place, record in enumerate(records) if record["annotations"]])
 
 
 def build_train_loader(cfg: CfgNode) -> TrainLoader:

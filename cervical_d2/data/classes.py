@@ -36,6 +36,14 @@ class ClassTable:
         self._add(ignore, IGNORED)
         self._add(drop, DROPPED)
 
+    @classmethod
+    def of_files(cls, names: Iterable[str], where: str) -> "ClassTable":
+        """The classes as files list them, spellings of one under the first; "cell" where they list none."""
+        spellings: dict[str, list[str]] = {}
+        for name in names:
+            spellings.setdefault(_normal(name), []).append(name)
+        return cls([{first: others} for first, *others in spellings.values()] or ["cell"], where)
+
     def _add(self, spellings: Iterable[str], number: int) -> None:
         for spelling in spellings:
             if self._index.setdefault(_normal(spelling), number) != number:

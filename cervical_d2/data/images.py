@@ -1,95 +1,153 @@
-"""Finding image files, and looking at their headers and ends."""
+"""Finding image files, and looking at their headers, ends and pixels."""
 
 import functools
 import os
+import warnings
 from pathlib import Path
+from typing import NamedTuple
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
 
 # The last bytes of a whole file; a copy that broke off lacks them. Some writers pad a JPEG, so a window is searched.
 ENDINGS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
 ENDING_WINDOW = 4096
-ORIENTATION = 0x0112  # the EXIF tag
+ORIENTATION, TIFF_WIDTH, TIFF_HEIGHT = 0x0112, 256, 257  # tags of EXIF and TIFF
+PNG_EXIF = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")  # where a PNG may hold an orientation
+# Detectron2 takes 8-bit RGB: Pillow makes whole or floating numbers white, and cannot make LAB into RGB at all.
+DEEP_MODES = ("I", "F", "LAB")
+
+Fault = tuple[str, str]  # kind, finding
 
 
 class ImageFolder:
     """The images of a data set. A name may lack its extension or have it in other letters (`a`, `a.jpg`, `a.JPG`)."""
 
     def __init__(self, root: Path | None):
-        self.root = root or Path()
+        self.root = root
         self._by_stem = functools.lru_cache(maxsize=None)(_by_stem)
 
     def find(self, name: str) -> Path:
-        """The file of that name; where there is none, the path where it was looked for."""
+        """The file of that name; where there is none, or no folder, the path where it was looked for."""
+        if self.root is None:
+            return Path(name)
         path = self.root / name
-        if path.is_file():
+        if os.path.isfile(path):  # unlike Path.is_file it takes any name, however long
             return path
         stem = path.name if path.suffix.lower() not in EXTENSIONS else path.stem
         return self._by_stem(path.parent).get(stem, path)
 
     def names(self) -> list[str]:
         """Every image below the folder, relative to it, sorted."""
-        found = [path for path in self.root.rglob("*") if path.suffix.lower() in EXTENSIONS]
-        return sorted(str(path.relative_to(self.root)) for path in found)
+        root = self.root or Path()
+        found = [path for path in root.rglob("*") if path.suffix.lower() in EXTENSIONS]
+        return sorted(str(path.relative_to(root)) for path in found)
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         return {}
     return {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in EXTENSIONS}
 
 
-def leaves_root(path: str, root: Path) -> bool:
-    """Whether `path`, an image's, lies outside of the images' folder `root`. Symbolic links are not followed."""
-    relative = os.path.relpath(path, root)
-    return os.path.isabs(relative) or relative.split(os.sep)[0] == os.pardir
+def relative_name(path: str, root: Path | None) -> str | None:
+    """`path`, an image's, relative to the images' folder; None if it lies outside. Symbolic links are not followed."""
+    name = os.path.normpath(path)
+    folder = os.path.normpath(root or "")
+    if folder != os.curdir:
+        start = folder.rstrip(os.sep) + os.sep
+        if not name.startswith(start):
+            return None
+        name = name[len(start) :]
+    elif root is None:
+        return name
+    return None if os.path.isabs(name) or name.split(os.sep)[0] == os.pardir else name
 
 
-def upright_size(path: Path) -> tuple[int, int] | None:
-    """(width, height) after the EXIF rotation, which is what the network sees; None for what is not an image."""
-    try:
+class Header(NamedTuple):
+    """What an image's header says: sizes are (width, height), `size` after the turn by the EXIF `orientation`."""
+
+    size: tuple[int, int]
+    raw: tuple[int, int]
+    orientation: int
+    format: str
+    mode: str
+
+
+def _header(path: Path) -> Header:
+    with warnings.catch_warnings():
+        # Pillow warns of images half as large as those that it refuses; a whole field of a scanner may be one.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         with Image.open(path) as image:
-            return _upright(image)
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError):
-        return None
+            kind = image.format or ""
+            orientation = _orientation(image, kind, path)
+            raw = (image.tag_v2[TIFF_WIDTH], image.tag_v2[TIFF_HEIGHT]) if kind == "TIFF" else image.size  # type: ignore[attr-defined]
+            return Header(raw[::-1] if orientation >= 5 else raw, raw, orientation, kind, image.mode)
 
 
-def image_fault(path: Path, width: int, height: int) -> tuple[str, str] | None:
-    """(kind, finding) for a file that is missing, broken off or not `width` x `height` px; None for a good one.
+def _orientation(image: Image.Image, kind: str, path: Path) -> int:
+    # A PNG's EXIF may stand behind the pixels, so that Pillow decodes all of them to look for it.
+    if kind == "PNG" and not any(mark in path.read_bytes() for mark in PNG_EXIF):
+        return 1
+    found = image.getexif().get(ORIENTATION, 1)
+    return found if isinstance(found, int) else 1
 
-    Reads the header and the end alone.
-    """
+
+def look_at(path: Path) -> Header | Fault:
+    """The header of a file that ought to be an image, or what is wrong with it."""
     try:
-        with Image.open(path) as image:
-            size, raw, kind = _upright(image), image.size, image.format
-        with path.open("rb") as file:
-            file.seek(-min(ENDING_WINDOW, path.stat().st_size), os.SEEK_END)
-            ending = file.read()
-    except FileNotFoundError:
+        return _header(path)
+    except (FileNotFoundError, NotADirectoryError):
         return "missing-image", "no such image"
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+    except IsADirectoryError:
+        return "missing-image", "a folder, not an image"
+    except Image.DecompressionBombError:
+        return "huge-image", f"has more than {2 * (Image.MAX_IMAGE_PIXELS or 0)} pixels"
+    except Exception as error:  # Pillow's readers raise errors of any kind over bytes that they did not expect
         return "unreadable-image", f"not a whole, readable image ({type(error).__name__})"
-    if ENDINGS.get(kind or "", b"") not in ending:
+
+
+def image_fault(path: Path, width: int, height: int, *, decode: bool = False) -> Fault | None:
+    """What is wrong with a file that ought to be an image of `width` x `height` px; None for a good one.
+
+    `decode`: read every pixel, rather than the header and, where the format marks it, the end.
+    """
+    header = look_at(path)
+    if not isinstance(header, Header):
+        return header
+    with path.open("rb") as file:
+        file.seek(-min(ENDING_WINDOW, path.stat().st_size), os.SEEK_END)
+        ending = file.read()
+    if header.format in ENDINGS and ENDINGS[header.format] not in ending:
         return "truncated-image", "broken off (truncated image)"
-    if size == (width, height):
+    fault = _decode_fault(path) if decode or header.format not in ENDINGS else None
+    return fault or _header_fault(header, (width, height))
+
+
+def _header_fault(header: Header, annotated: tuple[int, int]) -> Fault | None:
+    said = f"but its annotations say {annotated[0]} x {annotated[1]}"
+    turned = f"turned by EXIF (orientation {header.orientation})"
+    if header.mode.startswith(DEEP_MODES):
+        return "not-8-bit", f"has pixels of Pillow's mode {header.mode}, which would be read as white"
+    if annotated not in (header.size, header.raw):
+        return "size-differs", f"is {header.size[0]} x {header.size[1]} px, {said}"
+    if header.orientation == 1 or not 1 <= header.orientation <= 8:
         return None
-    if raw == (width, height):
-        return "exif-rotated", f"turned by EXIF to {size[0]} x {size[1]} px, but annotated as {width} x {height}"
-    return "size-differs", f"is {size[0]} x {size[1]} px, but its annotations say {width} x {height}"
+    if header.format == "TIFF":
+        return "exif-rotated", f"{turned}, which in a TIFF is done twice"
+    if header.size != header.raw:
+        found = f"{turned} to {header.size[0]} x {header.size[1]} px, {said}"
+        return None if annotated == header.size else ("exif-rotated", found)
+    return "exif-ambiguous", f"{turned}, and its size does not tell whether its boxes are"
 
 
-def decode_fault(path: Path) -> tuple[str, str] | None:
-    """(kind, finding) for a file whose pixels cannot be read to the end."""
+def _decode_fault(path: Path) -> Fault | None:
     try:
-        with Image.open(path) as image:
-            image.load()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path) as image:
+                image.load()
+    except Exception as error:  # as above
         return "truncated-image", f"cannot be read to its end ({error})"
     return None
-
-
-def _upright(image: Image.Image) -> tuple[int, int]:
-    transposed = image.getexif().get(ORIENTATION, 1) >= 5
-    return (image.size[1], image.size[0]) if transposed else image.size

@@ -17,11 +17,19 @@ class PackedRecords(Sequence[Record]):
 
     def __init__(self, records: Iterable[Record]):
         parts = [pickle.dumps(record, protocol=pickle.HIGHEST_PROTOCOL) for record in records]
-        self._ends = np.cumsum([len(part) for part in parts], dtype=np.int64)
+        lengths = np.array([len(part) for part in parts], np.int64)
+        ends = lengths.cumsum()
+        self._spans = np.stack([ends - lengths, ends], axis=1)
         self._bytes = np.frombuffer(b"".join(parts), np.uint8)
 
+    def chosen(self, places: Sequence[int]) -> "PackedRecords":
+        """The records at `places`, in that order, in the same bytes."""
+        chosen = object.__new__(PackedRecords)
+        chosen._spans, chosen._bytes = self._spans[np.asarray(places, np.int64)], self._bytes
+        return chosen
+
     def __len__(self) -> int:
-        return len(self._ends)
+        return len(self._spans)
 
     @overload
     def __getitem__(self, index: int) -> Record: ...
@@ -30,11 +38,10 @@ class PackedRecords(Sequence[Record]):
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return [self[place] for place in range(*index.indices(len(self)))]
-        place = range(len(self))[index]
-        start = int(self._ends[place - 1]) if place else 0
-        return pickle.loads(self._bytes[start : int(self._ends[place])].data)
+        start, end = self._spans[range(len(self))[index]]
+        return pickle.loads(self._bytes[start:end].data)
 
     @property
     def nbytes(self) -> int:
-        """Bytes held."""
-        return self._bytes.nbytes + self._ends.nbytes
+        """Bytes held, those included that are shared with what was `chosen` from these."""
+        return self._bytes.nbytes + self._spans.nbytes

@@ -2,6 +2,7 @@
 
 import logging
 from collections import Counter
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from cervical_d2.errors import UserError
@@ -17,16 +18,23 @@ class Kind(NamedTuple):
 
 
 KINDS = {
+    "unreadable": Kind("error", "nothing else of this split was checked"),
     "malformed": Kind("error", "mend or remove it"),
+    "bad-size": Kind("error", "write whole pixels, or leave the image out with --drop-invalid"),
     "bad-box": Kind("error", "write four finite numbers in pixels, or leave it out with --drop-invalid"),
     "unknown-class": Kind("error", "add it, or its spelling, under 'classes:' of the data set, or under 'drop:'"),
     "class-out-of-range": Kind("error", "use an id of the file's categories, or leave it out with --drop-invalid"),
-    "classes-differ": Kind("error", "write the same classes in the same order into every split"),
+    "duplicate-class-id": Kind("error", "give each class its own id"),
+    "duplicate-class-name": Kind("warning", "they are read as one class; list each once"),
+    "classes-differ": Kind("warning", "read by name here, by number elsewhere; write one list into every split"),
     "no-such-image": Kind("error", "add the image to the file, or leave the box out with --drop-invalid"),
     "duplicate-image-id": Kind("error", "give each image its own id"),
     "duplicate-image-file": Kind("error", "list each file once"),
     "duplicate-annotation-id": Kind("warning", "both are kept; give each its own id"),
-    "no-size": Kind("error", "state 'centers: {box: 90 px}' in the data set's file"),
+    "no-size": Kind(
+        "error", "state 'centers: {box: 90 px}' in the data set's file, or leave it out with --drop-invalid"
+    ),
+    "no-group": Kind("error", "mend the rule under 'groups:' of the data set, or leave it out with --drop-invalid"),
     "no-area": Kind("warning", "training leaves it out; mend it, or leave it out with --drop-invalid"),
     "tiny-box": Kind("warning", "training leaves it out; mend it, or leave it out with --drop-invalid"),
     "outside": Kind("warning", "training leaves it out; mend it, or leave it out with --drop-invalid"),
@@ -34,38 +42,61 @@ KINDS = {
     "missing-image": Kind("error", "check the images' folder, or leave the image out with --drop-invalid"),
     "unreadable-image": Kind("error", "copy it again, or leave the image out with --drop-invalid"),
     "truncated-image": Kind("error", "copy it again, or leave the image out with --drop-invalid"),
+    "huge-image": Kind("error", "cut it into tiles, or leave it out with --drop-invalid"),
+    "not-8-bit": Kind("error", "convert it to 8 bits a channel, or leave it out with --drop-invalid"),
     "size-differs": Kind("error", "mend the annotations, or leave the image out with --drop-invalid"),
     "exif-rotated": Kind("error", "turn the pixels and remove the EXIF tag, or make the boxes anew"),
+    "exif-ambiguous": Kind("warning", "look whether its boxes lie on cells; turn the pixels and remove the EXIF tag"),
     "leaves-root": Kind("error", "write a path below the images' folder"),
     "duplicate-content": Kind("warning", "both are kept; remove one, lest it counts twice"),
     "stray-file": Kind("warning", "it is not read; remove it, or add the image it belongs to"),
     "stale-cache": Kind("warning", "it is not read here, but other programs read it; remove it"),
+    "unnamed-image": Kind("note", "it is not read; annotate it, or list it as an image without boxes"),
+    "repeated-box": Kind("note", "both are kept; remove one if it is a slip"),
     "empty-image": Kind("note", "trained on as background; set DATALOADER.FILTER_EMPTY_ANNOTATIONS to leave it out"),
 }
+SEVERITIES = ("error", "warning", "note")
+
+
+class Place(NamedTuple):
+    """Where a fault is: a file and, as far as they are known, the image in it and the box, which is called `unit`."""
+
+    file: str
+    image: str | None = None
+    box: int | str | None = None
+    unit: str = "annotation"
+
+    def __str__(self) -> str:
+        if self.image is None:
+            return self.file if self.box is None else f"{self.file}: {self.unit} {self.box}"
+        if self.box is None:
+            return f'{self.file}: image "{self.image}"'
+        return f'{self.file}: {self.unit} {self.box} (image "{self.image}")'
 
 
 class Problem(NamedTuple):
-    """One fault: its `kind`, where it is (file, image, box) and what was found there."""
+    """One fault: its `kind`, where it is and what was found there."""
 
     kind: str
-    place: str
+    place: Place
     finding: str
 
     @property
     def severity(self) -> str:
-        """ "error", "warning" or "note"."""
+        """One of `SEVERITIES`."""
         return KINDS[self.kind].severity
 
     def __str__(self) -> str:
-        return f"{self.place}: {self.finding}; {KINDS[self.kind].cure}"
+        # File names may hold anything, a line end too.
+        return " ".join(f"{self.place}: {self.finding}; {KINDS[self.kind].cure}".split())
 
 
 class Problems(list[Problem]):
     """What was found in one reading of a data set, in the order of the files."""
 
-    def add(self, kind: str, place: str, finding: str) -> None:
-        """One more; `place` names the file, the image and the box as far as they are known."""
-        self.append(Problem(kind, place, finding))
+    def add(self, kind: str, place: Place | str, finding: str) -> None:
+        """One more; a `place` that is text is a file."""
+        self.append(Problem(kind, place if isinstance(place, Place) else Place(place), finding))
 
     def of(self, severity: str) -> list[Problem]:
         """Those of one severity."""
@@ -76,11 +107,16 @@ class Problems(list[Problem]):
         if errors := self.of("error"):
             more = f" (and {len(errors) - 1} more; tools/check_dataset.py lists them)" if len(errors) > 1 else ""
             raise UserError(f"{errors[0]}{more}")
-        logger, told = logging.getLogger("detectron2.cervical_d2"), Counter[str]()
-        for problem in self.of("warning"):
+        for line in self.lines("warning"):
+            logging.getLogger("detectron2.cervical_d2").warning(line)
+
+    def lines(self, *severities: str) -> Iterator[str]:
+        """Those of the severities, the first `SHOWN` of each kind, then how many more."""
+        told = Counter[str]()
+        for problem in (problem for severity in severities for problem in self.of(severity)):
             told[problem.kind] += 1
             if told[problem.kind] <= SHOWN:
-                logger.warning(problem)
+                yield str(problem)
         for kind, count in told.items():
             if count > SHOWN:
-                logger.warning("%s: %d more; tools/check_dataset.py lists them", kind, count - SHOWN)
+                yield f"{kind}: {count - SHOWN} more; tools/check_dataset.py lists them"

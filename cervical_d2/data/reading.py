@@ -1,56 +1,113 @@
 """From a split's files to checked records: one way for every format, for training and for every tool."""
 
+import contextlib
 import csv
+import gc
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from detectron2.structures import BoxMode
 
-from cervical_d2.data.checks import check_records, place_of
+from cervical_d2.data.checks import check_boxes, check_ids, check_listed, note_empty, place_of
 from cervical_d2.data.classes import DROPPED, IGNORED, ClassTable
 from cervical_d2.data.definition import Centers, Definition, Groups
-from cervical_d2.data.formats import Document, Record, Source, format_of
-from cervical_d2.data.problems import Problems
+from cervical_d2.data.formats import Document, Format, Record, Source, format_of
+from cervical_d2.data.problems import Place, Problems
 from cervical_d2.errors import UserError
 
 CATALOG = Path(__file__).parent / "catalog"
 
 
 class Split(NamedTuple):
-    """A split as read: `document` holds what is left after leaving out what `problems` tells of."""
+    """A split as read: `document` holds what is left after leaving out what `problems` tells of.
+
+    `classes` as the files list them; `files`: every image that they name; `boxes`: how many the reader understood.
+    """
 
     document: Document
     problems: Problems
+    classes: list[str]
+    files: list[str]
+    boxes: int
 
 
-def read_split(definition: Definition) -> Split:
+def read_split(definition: Definition, *, check: bool = True) -> Split:
     """Read, name the classes, place the boxes around centers, add groups, check.
+
+    `check` False: every annotation stays as the files have it, nothing placed, clipped or left out.
 
     Raises:
         UserError: a file that cannot be understood at all. Smaller faults are in the result's `problems`.
     """
     base = folder_of(definition)
-    split = read_source(source_of(definition), definition.format, definition.classes, definition.centers)
+    source = source_of(definition)
+    split = read_source(source, definition.format, definition.classes, definition.centers, check=check)
     if definition.groups:
-        _add_groups(split.document.records, definition.groups, base)
+        _add_groups(split, definition.groups, base)
     return split
 
 
 def read_source(
-    source: Source, format_name: str, classes: ClassTable | None = None, centers: Centers | None = None
+    source: Source,
+    format_name: str,
+    classes: ClassTable | None = None,
+    centers: Centers | None = None,
+    *,
+    check: bool = True,
 ) -> Split:
     """`read_split` of files that no data set describes; `classes` None: those of the files."""
     problems = Problems()
     chosen = format_of(format_name)
-    document = chosen.read(source, problems)
-    table = classes or ClassTable(document.classes or ["cell"], str(source.annotations))
-    _name_classes(document, table, problems, str(source.annotations))
-    _place_boxes(document.records, centers, problems, chosen.unit)
-    records = check_records(document.records, problems, chosen.unit, source.images)
-    return Split(Document(records, table.names), problems)
+    with collector_paused():
+        found = chosen.read(source, problems)
+        return finish(found, source, chosen, problems, classes, centers, check=check)
+
+
+def finish(
+    found: Document,
+    source: Source,
+    chosen: Format,
+    problems: Problems,
+    classes: ClassTable | None = None,
+    centers: Centers | None = None,
+    *,
+    check: bool = True,
+) -> Split:
+    """`read_source` from what the format's reader `found`; its records are changed."""
+    where, records = str(source.annotations), found.records
+    for name in [name for name, count in Counter(found.classes).items() if count > 1]:
+        problems.add("duplicate-class-name", where, f"the class {name!r} is listed twice")
+    found = found._replace(classes=list(dict.fromkeys(found.classes)))
+    files = [record["file_name"] for record in records]
+    boxes = sum(len(record["annotations"]) for record in records)
+    for record in records:
+        record["name"] = found.name(record)
+    if "annotation ids" in chosen.holds:
+        check_ids(records, problems, chosen.unit)
+    if check:
+        records = check_listed(records, problems, found.images)
+        note_empty(records, problems)
+    table = classes or ClassTable.of_files(found.classes, where)
+    _name_classes(found._replace(records=records), table, problems, where, chosen.unit)
+    if check:
+        _place_boxes(records, centers, problems, chosen.unit)
+        check_boxes(records, problems, chosen.unit)
+    return Split(found._replace(records=records, classes=table.names), problems, found.classes, files, boxes)
+
+
+@contextlib.contextmanager
+def collector_paused() -> Iterator[None]:
+    """Without the search for reference cycles: parsed files have none, and it visits every object again and again."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 def folder_of(definition: Definition) -> Path:
@@ -72,34 +129,25 @@ def source_of(definition: Definition) -> Source:
     return Source(definition.name, images, base / place["annotations"], subset)
 
 
-def _name_classes(document: Document, table: ClassTable, problems: Problems, where: str) -> None:
+def _name_classes(document: Document, table: ClassTable, problems: Problems, where: str, unit: str) -> None:
     """From `category` to `category_id`, in place; an unknown class is told once, with the number of its boxes."""
     places = {name: table.index(name) for name in document.classes}
-    unknown = Counter({name: 0 for name, place in places.items() if place is None})
+    unknown: dict[str, list[Place]] = {name: [] for name, place in places.items() if place is None}
     for record in document.records:
         kept = []
         for annotation in record["annotations"]:
             name = annotation["category"]
-            if annotation.get("ignore") or name is None:
-                _ignore(annotation)
-                kept.append(annotation)
-                continue
-            place = places[name]
+            place = IGNORED if annotation.get("ignore") or name is None else places[name]
             if place is None:
-                unknown[name] += 1
+                unknown[name].append(place_of(record, annotation, unit))
             elif place == IGNORED:
-                _ignore(annotation)
-                kept.append(annotation)
+                kept.append(annotation | {"ignore": 1, "iscrowd": 1, "category_id": IGNORED, "category": None})
             elif place != DROPPED:
                 annotation["category_id"], annotation["category"] = place, table.names[place]
                 kept.append(annotation)
         record["annotations"] = kept
-    for name, count in unknown.items():
-        problems.add("unknown-class", where, f"{table.unknown(name)} ({count} annotations)")
-
-
-def _ignore(annotation: Record) -> None:
-    annotation |= {"ignore": 1, "iscrowd": 1, "category_id": IGNORED, "category": None}
+    for name, found in unknown.items():
+        problems.add("unknown-class", (found or [Place(where)])[0], f"{table.unknown(name)} ({len(found)} annotations)")
 
 
 def _place_boxes(records: Iterable[Record], centers: Centers | None, problems: Problems, unit: str) -> None:
@@ -145,9 +193,9 @@ def _center(box: list[float], side: float | None, record: Record) -> list[float]
     return [along(box[0], box[2], record["width"]), along(box[1], box[3], record["height"])]
 
 
-def _add_groups(records: Iterable[Record], groups: Groups, base: Path) -> None:
+def _add_groups(split: Split, groups: Groups, base: Path) -> None:
     listed = _listed_groups(base / groups.file) if groups.file else {}
-    for record in records:
+    for record in split.document.records:
         name = Path(record["file_name"]).name
         if groups.pattern:
             found = groups.pattern.search(name)
@@ -155,7 +203,7 @@ def _add_groups(records: Iterable[Record], groups: Groups, base: Path) -> None:
         else:
             group = listed.get(name, listed.get(Path(name).stem))
         if group is None:
-            raise UserError(f"{record['file_name']}: 'groups' of the data set has no group for it; mend the rule")
+            split.problems.add("no-group", record["file_name"], "'groups' of the data set has no group for it")
         record["group_id"] = group
 
 
@@ -165,5 +213,7 @@ def _listed_groups(path: Path) -> dict[str, str]:
             return {row["image"]: row["group_id"] for row in csv.DictReader(file)}
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); it is named under 'groups'") from error
+    except (ValueError, csv.Error) as error:
+        raise UserError(f"{path}: not a CSV file in UTF-8 ({error}); write it again") from error
     except KeyError as error:
         raise UserError(f"{path}: no column {error}; a file of groups has the columns image, group_id") from error

@@ -58,6 +58,19 @@ def resolve(name: str) -> str:
     return plain
 
 
+def splits_of(name: str) -> list[str]:
+    """The registered names of all splits of the data set `name` (`bccd`, `FILE.yaml`), or of the one split `name`.
+
+    Each `@MAP` behind it is a label map. Raises `UserError` for nothing of that name.
+    """
+    plain, *maps = name.split("@")
+    if plain.endswith((".yaml", ".yml")):
+        found = register_file(Path(plain))
+    else:
+        found = [split for split, known in _DEFINITIONS.items() if split in {f"{plain}_{key}" for key in known.splits}]
+    return [resolve("@".join([split, *maps])) for split in found or [plain]]
+
+
 def definition_of(name: str) -> Definition:
     """Where the registered split `name` lies and what is said of it.
 
@@ -98,7 +111,7 @@ def _read(definition: Definition) -> list[Record]:
     split = read_split(definition)
     split.problems.settle()
     for record in split.document.records:
-        del record["source"]
+        del record["source"], record["name"]
         for annotation in record["annotations"]:
             del annotation["category"], annotation["id"]
     return split.document.records

@@ -3,20 +3,21 @@
 Beyond COCO: `group_id` on images; `ignore` 1 and `point` [x, y] on annotations, which then need no bbox.
 """
 
-import json
-from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from detectron2.structures import BoxMode
 
-from cervical_d2.data.formats import FEATURES, Document, Format, Record, Source, number, tidy
+from cervical_d2.data.formats import FEATURES, Document, Format, Record, Source, consumed, number, numbers, tidy
+from cervical_d2.data.formats.per_image import listed, load_json
 from cervical_d2.data.images import ImageFolder
-from cervical_d2.data.problems import Problems
+from cervical_d2.data.problems import Place, Problems
 from cervical_d2.errors import UserError
-from cervical_d2.files import write_json
+from cervical_d2.files import refuse_existing, write_json
 
-REQUIRED = {"images": ("id", "file_name", "width", "height"), "categories": ("id", "name"), "annotations": ()}
+LISTS = {"images": ("id", "file_name", "width", "height"), "categories": ("id", "name"), "annotations": ()}
+FLAGS = {None: 0, 0: 0, 1: 1, "0": 0, "1": 1}  # also False and True, which equal 0 and 1
 
 
 def read(source: Source, problems: Problems) -> Document:
@@ -25,77 +26,111 @@ def read(source: Source, problems: Problems) -> Document:
     Raises:
         UserError: the file is not COCO JSON at all.
     """
-    path = source.annotations
-    document = _load(path)
-    categories = {category["id"]: str(category["name"]) for category in document["categories"]}
-    names = {image["id"]: image["file_name"] for image in document["images"]}
-    annotations: dict[Any, list[Record]] = defaultdict(list)
-    seen: set[Any] = set()
-    for entry in document["annotations"]:
-        image_id, number_ = entry.get("image_id"), entry.get("id")
-        place = f'{path}: annotation {number_} (image "{names.get(image_id, image_id)}")'
-        if number_ is not None and number_ in seen:
-            problems.add("duplicate-annotation-id", place, f"the id {number_} is given twice")
-        seen.add(number_)
-        if image_id not in names:
-            problems.add("no-such-image", place, f"image id {image_id} is not under 'images'")
-        elif entry.get("category_id") not in categories and not entry.get("ignore"):
-            found = (
-                f"category_id {entry.get('category_id')} is out of range, the file has {sorted(categories, key=str)}"
-            )
-            problems.add("class-out-of-range", place, found)
-        else:
-            annotations[image_id].append(_annotation(entry, categories))
+    path = str(source.annotations)
+    document = _load(source.annotations)
+    images = list(_entries(document, "images", path, problems))
+    categories = _categories(document, path, problems)
+    annotations = _annotations(document, images, categories, path, problems)
     folder = ImageFolder(source.images)
     # Of two images with one id the first gets the boxes; the second is told by the checks.
-    records = [_record(image, folder, annotations.pop(image["id"], []), str(path)) for image in document["images"]]
-    return Document(records, list(categories.values()))
+    records = [_record(image, folder, annotations.pop(image["id"], []), path) for image in images]
+    info = document.get("info") if isinstance(document.get("info"), dict) else None
+    return Document(listed(records, source, problems), list(categories.values()), source.images, info)
 
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        document = json.loads(path.read_bytes())
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); check the data set's paths") from error
+        document = load_json(path)
     except ValueError as error:
-        raise UserError(f"{path}: not valid JSON ({error}); write it again") from error
-    for key, required in REQUIRED.items():
+        raise UserError(f"{path}: {error}; check the data set's paths, or write it again") from error
+    for key in LISTS:
         if not isinstance(document, dict) or not isinstance(document.get(key), list):
             raise UserError(f"{path}: no list {key!r}; a COCO file has images, annotations and categories")
-        for place, entry in enumerate(document[key]):
-            if not isinstance(entry, dict):
-                raise UserError(f"{path}: {key}[{place}] is {entry!r}, not an object; mend or remove it")
-            if missing := [name for name in required if name not in entry]:
-                raise UserError(f"{path}: {key}[{place}] has no {missing[0]!r}; add it")
     return document
 
 
-def _annotation(entry: Record, categories: dict[Any, str]) -> Record:
+def _entries(document: dict[str, Any], key: str, path: str, problems: Problems) -> Iterator[Record]:
+    """The well-formed entries of the list `key`."""
+    for place, entry in enumerate(document[key]):
+        if fault := _entry_fault(entry, LISTS[key]):
+            problems.add("malformed", f"{path}: {key}[{place}]", fault)
+        else:
+            yield entry
+
+
+def _entry_fault(entry: object, required: tuple[str, ...]) -> str:
+    if not isinstance(entry, dict):
+        return f"is {entry!r:.80}, not an object"
+    if missing := [key for key in required if key not in entry]:
+        return f"has no {missing[0]!r}"
+    if isinstance(entry["id"], bool) or not isinstance(entry["id"], int | str):
+        return f"has the id {entry['id']!r:.80}, neither a whole number nor text"
+    name = entry.get("file_name", entry.get("name"))
+    named = isinstance(name, int | str) and str(name).strip() and "\0" not in str(name)
+    return "" if named else f"has the name {name!r:.80}"
+
+
+def _categories(document: dict[str, Any], path: str, problems: Problems) -> dict[Any, str]:
+    names: dict[Any, str] = {}
+    for entry in _entries(document, "categories", path, problems):
+        number_, name = entry["id"], str(entry["name"])
+        if number_ in names:
+            found = f"the category id {number_!r} of {name!r} is {names[number_]!r}'s already"
+            problems.add("duplicate-class-id", path, found)
+        names.setdefault(number_, name)
+    return names
+
+
+def _annotations(
+    document: dict[str, Any], images: list[Record], categories: dict[Any, str], path: str, problems: Problems
+) -> dict[Any, list[Record]]:
+    """Those of each image id that can be understood."""
+    names = {image["id"]: image["file_name"] for image in reversed(images)}
+    found: dict[Any, list[Record]] = {number_: [] for number_ in names}
+    for place, entry in enumerate(consumed(document["annotations"])):
+        try:
+            own, image_id = entry.get("id"), entry.get("image_id")
+            where = f"[{place}]" if own is None else own
+            if not isinstance(where, int | str):
+                raise TypeError
+            if image_id not in names:
+                finding = f"image id {image_id!r} is not under 'images'"
+                problems.add("no-such-image", Place(path, None, where), finding)
+                continue
+            if entry.get("category_id") not in categories and not entry.get("ignore"):
+                known = ", ".join(sorted(map(repr, categories)))
+                finding = f"category_id {entry.get('category_id')!r} is out of range, the file has {known}"
+                problems.add("class-out-of-range", Place(path, names[image_id], where), finding)
+                continue
+            found[image_id].append(_annotation(entry, categories, where))
+        except (AttributeError, TypeError, KeyError):  # not an object; an id that is a list; a flag that is a word
+            problems.add("malformed", f"{path}: annotations[{place}]", f"{entry!r:.80} is not an annotation")
+    return found
+
+
+def _annotation(entry: Record, categories: dict[Any, str], where: int | str) -> Record:
     annotation: Record = {
         "category": categories.get(entry.get("category_id")),
-        "iscrowd": int(bool(entry.get("iscrowd", 0))),
-        "id": entry.get("id"),
+        "iscrowd": FLAGS[entry.get("iscrowd")],
+        "id": where,
     }
     if "bbox" in entry or "point" not in entry:
-        x, y, width, height = _numbers(entry.get("bbox"), 4)
-        annotation |= {"bbox": [x, y, x + width, y + height], "bbox_mode": BoxMode.XYXY_ABS}
+        x, y, width, height = numbers(entry.get("bbox"), 4)
+        annotation["bbox"] = [x, y, x + width, y + height]
+        annotation["bbox_mode"] = BoxMode.XYXY_ABS
     if "point" in entry:
-        annotation["point"] = _numbers(entry["point"], 2)
-    return annotation | ({"ignore": 1} if entry.get("ignore") else {})
-
-
-def _numbers(values: object, count: int) -> list[float]:
-    if not isinstance(values, list) or len(values) != count:
-        return [float("nan")] * count
-    return [number(value) for value in values]
+        annotation["point"] = numbers(entry["point"], 2)
+    if FLAGS[entry.get("ignore")]:
+        annotation["ignore"] = 1
+    return annotation
 
 
 def _record(image: Record, folder: ImageFolder, annotations: list[Record], source: str) -> Record:
     record = {
         "file_name": str(folder.find(str(image["file_name"]))),
         "image_id": image["id"],
-        "height": int(image["height"]),
-        "width": int(image["width"]),
+        "height": tidy(number(image["height"])),
+        "width": tidy(number(image["width"])),
         "annotations": annotations,
         "source": source,
     }
@@ -103,30 +138,44 @@ def _record(image: Record, folder: ImageFolder, annotations: list[Record], sourc
 
 
 def write(document: Document, path: Path) -> None:
-    """One JSON file; categories from 1 in the order of the classes, images by their names alone.
+    """One JSON file; categories from 1 in the order of the classes, images by their paths below the images' folder.
 
     Raises:
         UserError: `path` exists.
     """
-    if path.exists():
-        raise UserError(f"{path}: exists already; choose another output")
+    refuse_existing(path)
     write_json(path, coco_document(document))
 
 
 def coco_document(document: Document) -> dict[str, Any]:
-    """`document` as COCO's dict: image ids as they are, annotations numbered from 1 where they have no number."""
+    """`document` as COCO's dict: ids as they are where they are ids and not names; the others are numbered."""
+    records = document.records
     ids = {name: place for place, name in enumerate(document.classes, start=1)}
+    own = [record["image_id"] for record in records]
+    image_ids = numbered(None if id_ == document.stem(rec) else id_ for id_, rec in zip(own, records, strict=True))
     images: list[Record] = []
-    annotations: list[Record] = []
-    for record in document.records:
-        name = {"id": record["image_id"], "file_name": Path(record["file_name"]).name}
+    for image_id, record in zip(image_ids, records, strict=True):
+        name = {"id": image_id, "file_name": document.name(record)}
         images.append(name | {key: record[key] for key in ("width", "height", "group_id") if key in record})
-        for annotation in record["annotations"]:
-            own = annotation.get("id")
-            entry = {"id": own if isinstance(own, int) else len(annotations) + 1, "image_id": record["image_id"]}
-            annotations.append(entry | {"iscrowd": annotation["iscrowd"]} | _written(annotation, ids))
+    pairs = [(i, entry) for i, record in zip(image_ids, records, strict=True) for entry in record["annotations"]]
+    entry_ids = numbered(entry.get("id") if isinstance(entry.get("id"), int) else None for _, entry in pairs)
+    annotations = [
+        {"id": entry_id, "image_id": image_id, "iscrowd": entry["iscrowd"]} | _written(entry, ids)
+        for entry_id, (image_id, entry) in zip(entry_ids, pairs, strict=True)
+    ]
     categories = [{"id": place, "name": name} for name, place in ids.items()]
-    return {"images": images, "annotations": annotations, "categories": categories}
+    about = {"info": document.info} if document.info else {}
+    return about | {"images": images, "annotations": annotations, "categories": categories}
+
+
+def numbered(ids: Iterable[Any]) -> list[Any]:
+    """`ids` with a new number, above all others, for each None and each repetition."""
+    first, kept = set(), []
+    for own in ids:
+        kept.append(None if own in first else own)
+        first.add(own)
+    following = max((own for own in kept if isinstance(own, int)), default=0)
+    return [own if own is not None else (following := following + 1) for own in kept]
 
 
 def _written(annotation: Record, ids: dict[str, int]) -> Record:
@@ -138,7 +187,7 @@ def _written(annotation: Record, ids: dict[str, int]) -> Record:
         width, height = tidy(x2 - x1), tidy(y2 - y1)
         entry |= {"bbox": [tidy(x1), tidy(y1), width, height], "area": tidy(width * height)}
     if "point" in annotation:
-        entry["point"] = annotation["point"]
+        entry["point"] = [tidy(value) for value in annotation["point"]]
     return entry | ({"ignore": 1} if annotation.get("ignore") else {})
 
 

@@ -1,6 +1,6 @@
 """The embedded demo set: drawn when it is first read, then a COCO data set like any other."""
 
-from cervical_d2.data.formats import Document, Format, Source, coco
+from cervical_d2.data.formats import Document, Source, coco
 from cervical_d2.data.problems import Problems
 from cervical_d2.errors import UserError
 
@@ -20,4 +20,4 @@ def read(source: Source, problems: Problems) -> Document:
     return coco.read(source, problems)
 
 
-FORMAT = Format("annotation", read)
+FORMAT = coco.FORMAT._replace(read=read, write=None)

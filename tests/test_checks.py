@@ -1,0 +1,254 @@
+"""Each check by itself, on numbers and bytes made for it."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from detectron2.data.detection_utils import read_image
+from PIL import Image
+
+from cervical_d2.data.checks import box_faults, check_classes, check_content, check_listed, stale_caches
+from cervical_d2.data.images import ORIENTATION, Header, ImageFolder, image_fault, look_at, relative_name
+from cervical_d2.data.problems import KINDS, Place, Problem, Problems
+from cervical_d2.errors import UserError
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("box", "kind"),  # XYXY in an image of 100 x 50 px
+    [
+        ((0, 0, 100, 50), ""),
+        ((-1, -1, 101, 51), ""),  # 1 px beyond each side: counted from 1
+        ((-1.01, 0, 10, 10), "partly-outside"),
+        ((95, 45, 100, 51.5), "partly-outside"),
+        ((100, 0, 110, 10), "outside"),
+        ((-20, -20, 0, 0), "outside"),
+        ((99, 10, 130, 20), "outside"),  # 1 px of it inside, which would be a tiny box when clipped
+        ((98.9, 10, 130, 20), "partly-outside"),
+        ((10, 10, 10, 20), "no-area"),
+        ((20, 10, 10, 20), "no-area"),
+        ((10, 10, 11, 20), "tiny-box"),
+        ((10, 10, 11.01, 20), ""),
+        ((10, NAN, 20, 20), "bad-box"),
+        ((10, 10, INF, 20), "bad-box"),
+    ],
+)
+def test_box_by_hand(box, kind):
+    size, point = np.array([[100.0, 50.0]]), np.zeros((1, 2))
+    assert box_faults(np.array([box], float), point, size).tolist() == [kind]
+    assert box_faults(np.array([[0.0, 0, 9, 9]]), np.array([[NAN, 1]]), size).tolist() == ["bad-box"]
+
+
+@pytest.mark.parametrize(
+    ("path", "root", "name"),
+    [
+        ("/d/images/a.jpg", "/d/images", "a.jpg"),
+        ("/d/images/s1/../s2/a.jpg", "/d/images/", "s2/a.jpg"),
+        ("/d/images/../x.jpg", "/d/images", None),
+        ("/d/images2/a.jpg", "/d/images", None),
+        ("/etc/x.jpg", "/d/images", None),
+        ("images/a.jpg", "./images", "a.jpg"),
+        ("a.jpg", ".", "a.jpg"),
+        ("../a.jpg", ".", None),
+        ("../../a.jpg", "..", None),
+        ("/a.jpg", "/", "a.jpg"),
+        ("../a.jpg", None, "../a.jpg"),  # no folder of images: nothing that could be left
+    ],
+)
+def test_names_below_the_images_folder(path, root, name):
+    assert relative_name(path, None if root is None else Path(root)) == name
+
+
+def record(name: str, number: object = 1, width: float = 8, height: float = 8) -> dict:
+    return {
+        "name": name,
+        "file_name": f"/d/{name}",
+        "image_id": number,
+        "width": width,
+        "height": height,
+        "source": "t.json",
+    }
+
+
+@pytest.mark.parametrize(
+    ("records", "kinds", "kept"),
+    [
+        ([record("a.png", 1), record("b.png", 2)], [], ["a.png", "b.png"]),
+        # Nobody can tell whose the boxes of id 1 are.
+        ([record("a.png", 1), record("b.png", 1), record("c.png", 2)], ["duplicate-image-id"], ["c.png"]),
+        ([record("a.png", 1), record("a.png", 2)], ["duplicate-image-file"], ["a.png"]),
+        ([record("a.png", 1), record("a.png", 1)], ["duplicate-image-file"], ["a.png"]),
+        ([record("../a.png", 1), record("b.png", 2)], ["leaves-root"], ["b.png"]),
+        *(([record("a.png", 1, size)], ["bad-size"], []) for size in (0, -8, 8.5, NAN, INF, 2.0**31)),
+        ([record("a.png", 1, 8, 0)], ["bad-size"], []),
+        ([record("a.png", 1, 8.0)], [], ["a.png"]),
+    ],
+)
+def test_images_listed(records, kinds, kept):
+    problems = Problems()
+    left = check_listed(records, problems, Path("/d"))
+    assert [problem.kind for problem in problems] == kinds
+    assert [record["name"] for record in left] == kept
+    assert all(type(record["width"]) is int for record in left)
+
+
+def save(path: Path, mode: str = "RGB", size: tuple[int, int] = (30, 20), orientation: int = 1) -> Path:
+    image = Image.effect_noise(size, 50).convert(mode)
+    exif = image.getexif()
+    exif[ORIENTATION] = orientation
+    image.save(path, exif=exif)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_upright_size_is_what_detectron2_reads(tmp_path: Path, suffix, orientation):
+    path = save(tmp_path / f"a{suffix}", orientation=orientation)
+    height, width = read_image(path, "BGR").shape[:2]
+    assert look_at(path).size == (width, height) == ((30, 20) if orientation < 5 else (20, 30))
+    fault = image_fault(path, 30, 20)
+    expected = [None, "exif-ambiguous", "exif-rotated"][(orientation > 1) + (orientation > 4)]
+    assert (fault and fault[0]) == expected
+    assert orientation < 5 or image_fault(path, 20, 30) is None  # annotated upright
+
+
+def test_square_image_does_not_tell_whether_it_was_turned(tmp_path: Path):
+    assert image_fault(save(tmp_path / "a.jpg", size=(20, 20), orientation=6), 20, 20)[0] == "exif-ambiguous"
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_tiff_is_turned_twice_by_its_readers(tmp_path: Path, orientation):
+    path = save(tmp_path / "a.tif", orientation=orientation)
+    assert look_at(path).raw == (30, 20)
+    fault = image_fault(path, 30, 20)
+    assert (fault and fault[0]) == (None if orientation == 1 else "exif-rotated")
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "kind"),
+    [
+        ("a.png", "RGB", None),
+        ("a.png", "L", None),
+        ("a.png", "P", None),
+        ("a.png", "1", None),
+        ("a.png", "RGBA", None),
+        ("a.jpg", "CMYK", None),
+        ("a.bmp", "RGB", None),
+        ("a.png", "I;16", "not-8-bit"),
+        ("a.tif", "I;16", "not-8-bit"),
+        ("a.tif", "I", "not-8-bit"),
+        ("a.tif", "F", "not-8-bit"),
+        ("a.tif", "LAB", "not-8-bit"),
+    ],
+)
+def test_pixels_that_are_not_8_bit(tmp_path: Path, name, mode, kind):
+    path = tmp_path / name
+    deep = Image.fromarray(np.arange(600, dtype=np.uint16).reshape(20, 30) * 100)
+    (deep if mode == "I;16" else Image.new(mode, (30, 20))).save(path)
+    fault = image_fault(path, 30, 20, decode=True)
+    assert (fault and fault[0]) == kind
+
+
+def test_image_of_too_many_pixels_is_refused_and_of_many_is_taken_silently(tmp_path: Path, monkeypatch, recwarn):
+    path = save(tmp_path / "a.png")  # 600 pixels
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 299)
+    assert image_fault(path, 30, 20, decode=True) == ("huge-image", "has more than 598 pixels")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 300)  # Pillow warns from 300, refuses from 601
+    assert image_fault(path, 30, 20, decode=True) is None
+    assert not [warning for warning in recwarn if "bomb" in str(warning.message)]
+
+
+def test_damage_in_the_middle_is_found_by_decoding_alone(tmp_path: Path):
+    path = save(tmp_path / "a.png", size=(200, 200))
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 50] = bytes(50)
+    path.write_bytes(content)
+    assert image_fault(path, 200, 200) is None
+    assert image_fault(path, 200, 200, decode=True)[0] == "truncated-image"
+
+
+@pytest.mark.parametrize("suffix", [".bmp", ".tif"])
+def test_formats_without_an_end_mark_are_read_whole(tmp_path: Path, suffix):
+    path = save(tmp_path / f"a{suffix}")
+    path.write_bytes(path.read_bytes()[:-300])
+    assert image_fault(path, 30, 20)[0] in ("truncated-image", "unreadable-image")
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp", ".tif"])
+def test_no_bytes_end_in_a_traceback(tmp_path: Path, suffix):
+    whole = save(tmp_path / f"a{suffix}", orientation=6).read_bytes()
+    rng = np.random.default_rng(0)
+    found = set()
+    for _ in range(150):
+        content = bytearray(whole)
+        for place in rng.integers(0, min(len(whole), 400), 4):  # headers, where parsers trust most
+            content[place] = rng.integers(256)
+        (tmp_path / f"b{suffix}").write_bytes(content)
+        fault = image_fault(tmp_path / f"b{suffix}", 30, 20, decode=True)
+        found.add(fault and fault[0])
+        seen = look_at(tmp_path / f"b{suffix}")
+        assert min(seen.size) > 0 if isinstance(seen, Header) else seen[0] in KINDS
+    assert found <= {None, *KINDS}
+    assert len(found) > 1
+
+
+def test_odd_names_find_no_image(tmp_path: Path):
+    (tmp_path / "folder.jpg").mkdir()
+    save(tmp_path / "b.PNG")
+    folder = ImageFolder(tmp_path)
+    for name in ("no.jpg", "x" * 5000, "b.PNG/c.jpg"):
+        assert image_fault(folder.find(name), 8, 8)[0] in ("missing-image", "unreadable-image")
+    assert image_fault(folder.find("folder.jpg"), 8, 8) == ("missing-image", "a folder, not an image")
+    assert [folder.find(name).name for name in ("b", "b.png", "b.jpg")] == ["b.PNG"] * 3
+    assert ImageFolder(None).find("b") == Path("b")  # no folder: nothing is looked for
+
+
+def test_same_content_is_told_once(tmp_path: Path):
+    for name in ("a.png", "b.png", "c.png"):
+        (tmp_path / name).write_bytes(b"1234")
+    (tmp_path / "d.png").write_bytes(b"5678")
+    problems = Problems()
+    check_content([{"file_name": str(tmp_path / name)} for name in ("a.png", "b.png", "d.png")], problems)
+    assert [(problem.kind, problem.place.file) for problem in problems] == [
+        ("duplicate-content", str(tmp_path / "b.png"))
+    ]
+    assert problems[0].finding.endswith("a.png")
+
+
+def test_class_lists_are_compared_in_their_order():
+    problems = Problems()
+    check_classes({"train": ["a", "b"], "val": ["b", "a"], "test": ["a", "b"]}, problems)
+    assert [str(problem.place) for problem in problems] == ["val"]
+    assert "has the classes b, a; train has a, b" in str(problems[0])
+
+
+def test_cache_is_stale_if_older_than_what_it_caches(tmp_path: Path):
+    labels = tmp_path / "labels"
+    labels.mkdir()
+    for place, name in enumerate(("old.cache", "labels/a.txt", "labels/b.txt")):
+        (tmp_path / name).write_text("")
+        os.utime(tmp_path / name, (1000 + place, 1000 + place))
+    for name, seconds in (("labels.cache", 1001.5), ("labels/set_coco_format.json", 1003)):
+        (tmp_path / name).write_text("")
+        os.utime(tmp_path / name, (seconds, seconds))
+    assert [path.name for path, _ in stale_caches(labels)] == ["labels.cache"]
+    os.utime(tmp_path / "labels.cache", (1002, 1002))
+    assert list(stale_caches(labels)) == []
+    assert list(stale_caches(tmp_path / "nowhere/x.json")) == []
+
+
+def test_problem_is_one_line_and_training_stops_at_the_first_error(caplog):
+    place = Place("t.json", 'a\n"b".png', 7, "object")
+    problem = Problem("no-area", place, "has no\narea")
+    assert str(problem).startswith('t.json: object 7 (image "a "b".png"): has no area; training leaves it out;')
+    problems = Problems([problem] * 12)
+    with caplog.at_level("WARNING", "detectron2.cervical_d2"):
+        problems.settle()
+    assert len(caplog.records) == 11
+    assert "no-area: 2 more" in caplog.text
+    problems.add("bad-box", "t.json", "x")
+    problems.add("bad-size", "t.json", "y")
+    with pytest.raises(UserError, match=r"t\.json: x; .*and 1 more; tools/check_dataset\.py"):
+        problems.settle()

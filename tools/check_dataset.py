@@ -1,0 +1,65 @@
+#!/usr/bin/env python
+"""Look for everything that can be wrong with a data set: its annotations, its images, every pixel of them.
+
+  tools/check_dataset.py --dataset bccd            all splits of a data set; bccd_train, FILE.yaml:SPLIT, NAME@MAP: one
+  tools/check_dataset.py --format coco --images DIR --annotations FILE
+
+Exit status: 0 nothing but notes, 2 problems (one line each), 1 a fault of ours.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Answers --help without importing torch."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--dataset", nargs="+", metavar="NAME", help="registered, or described by a YAML file")
+    what.add_argument("--format", metavar="F", help="of files that no data set describes: coco, voc, ...")
+    parser.add_argument("--annotations", type=Path, metavar="PATH", help="with --format: the file or folder")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="with --format; without it no image is looked at")
+    parser.add_argument("--subset", type=Path, metavar="FILE", help="with --format: a list of the stems to read")
+    parser.add_argument("--classes", metavar="A,B", help="with --format: the classes there ought to be")
+    parser.add_argument("--drop-invalid", type=Path, metavar="OUTPUT", help="write a copy without what is faulty")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write what was found for a program to read")
+    args = parser.parse_args(argv)
+    if args.format and not args.annotations:
+        parser.error("--format needs --annotations")
+    if args.dataset and (args.annotations or args.images or args.subset or args.classes):
+        parser.error("--annotations, --images, --subset and --classes belong to --format")
+    return args
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check, print, write what is asked for."""
+    from cervical_d2.data import inspection
+    from cervical_d2.data.formats import Source
+
+    if args.dataset:
+        targets = inspection.targets_named(args.dataset)
+    else:
+        source = Source(str(args.annotations), args.images, args.annotations, args.subset)
+        targets = [inspection.target_of_files(source, args.format, args.classes.split(",") if args.classes else ())]
+    inspection.refuse_outputs(args.json, args.drop_invalid, targets)
+    report = inspection.check_all(targets)
+    print("\n".join(report.lines()))
+    if args.json:
+        inspection.write_report(report, args.json)
+    if args.drop_invalid:
+        print(inspection.write_repaired(report, args.drop_invalid))
+    return 0 if report.clean else 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit status."""
+    args = parse_args(argv)
+    from cervical_d2.errors import run_main
+
+    return run_main(lambda: run(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,87 @@
+#!/usr/bin/env python
+"""Convert annotations: coco, voc, yolo, csv, geojson (QuPath), tianchi and folders to any of the first six.
+
+tools/convert_dataset.py --dataset bccd_val --to geojson --output bccd_val
+tools/convert_dataset.py --from voc --images JPEGImages --annotations Annotations --to yolo --output yolo
+tools/convert_dataset.py --from geojson --images images --annotations exported --update v1.json --output v2.json
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cervical_d2.data.conversion import Reading
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Answers --help without importing torch."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", help="a registered split, or FILE.yaml:SPLIT; instead of the next five")
+    parser.add_argument("--from", dest="source", metavar="FORMAT", help="of --annotations")
+    parser.add_argument("--annotations", type=Path, metavar="PATH", help="a file (coco, csv) or a folder (the others)")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="needed where the annotations hold no sizes")
+    parser.add_argument("--subset", type=Path, metavar="FILE", help="a list of the images to read, one a line")
+    parser.add_argument("--classes", metavar="A,B,...", help="in this order; by default those of the files")
+    parser.add_argument("--label-map", metavar="MAP", help="bethesda, abnormal or a YAML file")
+    parser.add_argument("--drop-invalid", action="store_true", help="leave out what the checks refuse, clip the rest")
+    parser.add_argument("--update", type=Path, metavar="OLD.json", help="the version that these annotations correct")
+    parser.add_argument("--to", default="coco", metavar="FORMAT", help="by default coco")
+    parser.add_argument("--output", type=Path, required=True, metavar="PATH", help="must not exist")
+    return parser.parse_args(argv)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Read, tell what is wrong and what does not fit, write, say how much."""
+    from cervical_d2.data import conversion
+
+    form = conversion.writer_of(args.to, args.output)
+    reading, lines = _updated(args) if args.update else (_read(args), [])
+    for line in reading.warnings:
+        print(f"warning: {line}", file=sys.stderr)
+    lines += [f"{args.to} cannot hold {line}" for line in conversion.losses(reading, form.holds)]
+    print(*lines, conversion.write(reading, form, args.output), sep="\n")
+
+
+def _read(args: argparse.Namespace, classes: Sequence[str] = ()) -> "Reading":
+    from cervical_d2.data import conversion
+    from cervical_d2.data.formats import Source
+    from cervical_d2.errors import UserError
+
+    files = (args.source, args.annotations)
+    if args.dataset and any((*files, args.images, args.subset, args.classes)):
+        raise UserError("--dataset NAME says where the files are; leave out --from, --annotations and what is of them")
+    if args.dataset:
+        name = f"{args.dataset}@{args.label_map}" if args.label_map else args.dataset
+        return conversion.read_dataset(name, drop_invalid=args.drop_invalid)
+    if not all(files):
+        raise UserError("what is to be converted? name --dataset NAME, or --from FORMAT and --annotations PATH")
+    source = Source(str(args.annotations), args.images, args.annotations, args.subset)
+    names = args.classes.split(",") if args.classes else classes
+    return conversion.read_files(
+        source, args.source, classes=names, label_map=args.label_map, drop_invalid=args.drop_invalid
+    )
+
+
+def _updated(args: argparse.Namespace) -> tuple["Reading", list[str]]:
+    from cervical_d2.data import corrections
+    from cervical_d2.errors import UserError
+
+    if args.dataset or args.label_map:
+        raise UserError("--update keeps the classes of OLD.json; leave out --dataset and --label-map")
+    before = _read(argparse.Namespace(**vars(args) | {"source": "coco", "annotations": args.update, "subset": None}))
+    return corrections.update(before, _read(args, before.document.classes), args.update)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit status: 0, or 2 for a user's mistake."""
+    args = parse_args(argv)
+    from cervical_d2.errors import run_main
+
+    return run_main(lambda: run(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
