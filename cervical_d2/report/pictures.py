@@ -74,14 +74,15 @@ def sheet(pairs: Sequence[np.ndarray], names: Sequence[str], width: int = 1400) 
     """Pairs in two columns at one size, a legend of the classes below; (H, `width`, 3) uint8."""
     each = (width - GAP) // 2
     height = max(round(pair.shape[0] * each / pair.shape[1]) for pair in pairs)
-    cells = [_fit(pair, each, height) for pair in pairs]
+    cells = [fit(pair, each, height) for pair in pairs]
     cells += [np.full((height, each, 3), 255, np.uint8)] * (len(cells) % 2)
     gap = np.full((height, width - 2 * each, 3), 255, np.uint8)
     rows = [np.hstack([left, gap, right]) for left, right in zip(cells[::2], cells[1::2], strict=True)]
     return np.vstack([*rows, legend(names, width)])
 
 
-def _fit(image: np.ndarray, width: int, height: int) -> np.ndarray:
+def fit(image: np.ndarray, width: int, height: int) -> np.ndarray:
+    """`image` (H, W, 3) uint8 at the largest size that fits, in the upper left of (`height`, `width`, 3) white."""
     scale = min(width / image.shape[1], height / image.shape[0])
     size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
     canvas = np.full((height, width, 3), 255, np.uint8)
