@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from conftest import command, listing
 
+from cervical_d2.data.audits.audit import audit
 from cervical_d2.data.audits.boxes import ROWS, find_box_pairs, near_duplicates
 from cervical_d2.data.audits.groups import find_shared_groups
 from cervical_d2.data.synthetic import draw_scene
+from cervical_d2.errors import UserError
 from cervical_d2.report.audit_sheets import OUTLINE, WORST, draw_sheet
 
 
@@ -149,14 +151,18 @@ def test_a_sheet_shows_the_worst_and_says_how_many_there_are(leaky: Path):
         (("{data}:train", "bccd_train"), "use splits of one data set"),
     ],
 )
-def test_mistakes_are_one_line_and_nothing_is_written(leaky: Path, words, expected):
+def test_mistakes_are_told_before_anything_is_looked_at(leaky: Path, words, expected):
+    with pytest.raises(UserError, match=expected):
+        audit([word.format(data=leaky / "data.yaml") for word in words], ["boxes"])
+
+
+def test_a_mistake_ends_the_real_command_with_one_line_and_nothing_written(leaky: Path):
     before = listing(leaky)
-    names = [word.format(data=leaky / "data.yaml") for word in words]
-    done = command("tools/audit_dataset.py", *names, "--output", leaky / "out")
+    done = command("tools/audit_dataset.py", f"{leaky}/data.yaml:nowhere", "--output", leaky / "out")
     assert done.returncode == 2
     (line,) = [line for line in done.stderr.splitlines() if line.strip()]
     assert line.startswith("error: ")
-    assert expected in line
+    assert "no split 'nowhere'" in line
     assert listing(leaky) == before
 
 
