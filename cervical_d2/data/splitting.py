@@ -1,0 +1,126 @@
+"""Dividing groups among splits so that every class is divided in the same proportion.
+
+Iterative stratification (Sechidis, Tsoumakas, Vlahavas, "On the Stratification of Multi-Label Data", ECML PKDD 2011,
+algorithm 1), here of groups that hold several boxes of a class, then moves and swaps of groups that bring the shares
+nearer to those asked for.
+G = groups, C = columns counted (images, then the boxes of each class), S = splits.
+"""
+
+import numpy as np
+from numpy.random import Generator
+from tqdm import tqdm
+
+LACK = 1.0  # cost of a split without a class that enough groups hold: more than any deviation weighs
+MAX_STEPS = 2000  # moves
+SWAP_PASSES = 5
+SWAP_GROUPS = 2000  # whose swaps with all others are tried in a pass: the time stays quadratic only up to so many
+
+
+def divide(counts: np.ndarray, ratios: np.ndarray, rng: Generator) -> np.ndarray:
+    """(G,) int: the split of each group. `counts` (G, C) non-negative, `ratios` (S,) with the sum 1, G >= S."""
+    problem = _Problem(counts, ratios)
+    chosen = stratify(counts, ratios, rng)
+    improve(problem, chosen)
+    swap(problem, chosen, rng)
+    return chosen
+
+
+def stratify(counts: np.ndarray, ratios: np.ndarray, rng: Generator) -> np.ndarray:
+    """Algorithm 1: the rarest class first, each of its groups to the split that wants it most. (G,) int."""
+    chosen = np.full(len(counts), -1)
+    wanted = ratios[:, None] * counts.sum(axis=0)
+    while (free := np.flatnonzero(chosen < 0)).size:
+        left = counts[free].sum(axis=0)
+        rare = np.where(left[1:] > 0, left[1:], np.inf)
+        column = int(rare.argmin()) + 1 if rare.size and np.isfinite(rare.min()) else 0
+        groups = rng.permutation(free[counts[free, column] > 0])
+        # The largest first: the small ones even out what these leave.
+        for group in groups[np.argsort(-counts[groups, column], kind="stable")]:
+            order = np.lexsort((rng.random(len(ratios)), -wanted[:, 0], -wanted[:, column]))
+            chosen[group] = order[0]
+            wanted[order[0]] -= counts[group]
+    return chosen
+
+
+class _Problem:
+    """The cost of a division: squared deviations of the shares from those asked for, and `LACK` for missing classes."""
+
+    def __init__(self, counts: np.ndarray, ratios: np.ndarray):
+        self.counts = counts.astype(float)
+        self.ratios = ratios
+        self.total = np.maximum(self.counts.sum(axis=0), 1)
+        self.needed = (counts > 0).sum(axis=0) >= len(ratios)
+
+    def cost(self, held: np.ndarray, ratio: np.ndarray) -> np.ndarray:
+        """(...): of splits that hold `held` (..., C), asked for the share `ratio` (...)."""
+        deviation = held / self.total - ratio[..., None]
+        lacking = (held <= 0) & self.needed
+        return (deviation**2 + LACK * lacking).sum(axis=-1)
+
+    def held(self, chosen: np.ndarray) -> np.ndarray:
+        """(S, C): what each split holds."""
+        return held(self.counts, chosen, len(self.ratios))
+
+
+def held(counts: np.ndarray, chosen: np.ndarray, splits: int) -> np.ndarray:
+    """(S, C) sums of `counts` (G, C) by the split of each group, `chosen` (G,)."""
+    sums = np.zeros((splits, counts.shape[1]), counts.dtype)
+    np.add.at(sums, chosen, counts)
+    return sums
+
+
+def improve(problem: _Problem, chosen: np.ndarray) -> None:
+    """Move single groups, in place, the best move first, until none lowers the cost."""
+    rows = np.arange(len(chosen))
+    for _ in range(MAX_STEPS):
+        now = problem.held(chosen)
+        before = problem.cost(now, problem.ratios)
+        leaving = problem.cost(now[chosen] - problem.counts, problem.ratios[chosen]) - before[chosen]
+        entering = problem.cost(now + problem.counts[:, None], problem.ratios[None]) - before
+        change = leaving[:, None] + entering
+        change[rows, chosen] = 0
+        group, split = np.unravel_index(change.argmin(), change.shape)
+        if change[group, split] > -1e-12:
+            return
+        chosen[group] = split
+
+
+def swap(problem: _Problem, chosen: np.ndarray, rng: Generator) -> None:
+    """Exchange pairs of groups of two splits, in place, until a pass lowers the cost no more."""
+    for _ in range(SWAP_PASSES):
+        groups = rng.permutation(len(chosen))[:SWAP_GROUPS]
+        swaps = [_best_swap(problem, chosen, group) for group in tqdm(groups, desc="swapping", unit="group", delay=3)]
+        if not any(swaps):
+            return
+
+
+def _best_swap(problem: _Problem, chosen: np.ndarray, group: int) -> bool:
+    """Swap `group` with its best partner if that lowers the cost; whether it did."""
+    now, here = problem.held(chosen), chosen[group]
+    before = problem.cost(now, problem.ratios)
+    gain = problem.counts - problem.counts[group]
+    after_here = problem.cost(now[here] + gain, np.full(len(chosen), problem.ratios[here]))
+    after_there = problem.cost(now[chosen] - gain, problem.ratios[chosen])
+    change = after_here + after_there - before[here] - before[chosen]
+    change[chosen == here] = 0
+    partner = int(change.argmin())
+    if change[partner] > -1e-12:
+        return False
+    chosen[[group, partner]] = chosen[[partner, group]]
+    return True
+
+
+def random_division(counts: np.ndarray, ratios: np.ndarray, rng: Generator) -> np.ndarray:
+    """(G,) int: groups in a random order, cut where the images reach the ratios; what a split by hand does."""
+    order = rng.permutation(len(counts))
+    middle = np.cumsum(counts[order, 0]) - counts[order, 0] / 2
+    chosen = np.empty(len(counts), int)
+    chosen[order] = np.searchsorted(np.cumsum(ratios)[:-1] * counts[:, 0].sum(), middle, side="right")
+    return chosen
+
+
+def deviation(counts: np.ndarray, chosen: np.ndarray, ratios: np.ndarray) -> np.ndarray:
+    """(C,): how far the share reached lies from the one asked for, mean over the splits; 0 for an empty column."""
+    total = counts.sum(axis=0)
+    shares = held(counts, chosen, len(ratios)) / np.maximum(total, 1)
+    return np.where(total > 0, np.abs(shares - ratios[:, None]).mean(axis=0), 0.0)

@@ -1,0 +1,141 @@
+"""The same content in two images: found whatever was done to it, and not found where it is not."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from cervical_d2.data.audits import candidates, planted
+from cervical_d2.data.audits.candidates import find_candidates
+from cervical_d2.data.audits.keypoints import describe, fingerprint
+from cervical_d2.data.audits.overlaps import Image, find_overlaps
+from cervical_d2.data.audits.registration import correlate, overlap_outline, register
+from cervical_d2.data.synthetic import draw_scene
+
+FIELDS, SIZE = 4, 320
+
+
+@pytest.fixture(scope="module")
+def fields() -> list[np.ndarray]:
+    return [draw_scene(7, "train", index, size=SIZE).image for index in range(FIELDS)]
+
+
+@pytest.fixture
+def files(fields: list[np.ndarray], tmp_path: Path) -> list[str]:
+    return [save(tmp_path / f"field{index}.png", field) for index, field in enumerate(fields)]
+
+
+def save(path: Path, image: np.ndarray) -> str:
+    cv2.imwrite(str(path), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    return str(path)
+
+
+def test_every_planted_kind_is_found_and_nothing_else(files: list[str], tmp_path: Path):
+    (tmp_path / "planted").mkdir()
+    # Tiles that share 10 % of their area share 60 x 60 px here, one cell, which is not always enough.
+    planted_kinds = {kind: how for kind, how in planted.KINDS.items() if how[1] >= 0.2}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(planted, "KINDS", planted_kinds)
+        rows = list(planted.benchmark(files, FIELDS, tmp_path / "planted"))
+    assert {row.kind: (row.found, row.false) for row in rows} == dict.fromkeys(planted_kinds, (FIELDS, 0))
+    assert max(row.share_error for row in rows) < 0.02
+
+
+def test_tiles_share_what_is_said():
+    # Parts of side s of a field overlap by 2 s - 1: with s = 1 / (2 - sqrt(0.25)) = 2 / 3 by 1 / 3, and that is half of
+    # s along each axis, a quarter of the area. 90 px: sides of 60 px, 30 px shared.
+    field = np.arange(90 * 90).reshape(90, 90)
+    one, other = planted.tiles(field, 0.25)
+    assert one.shape == other.shape == (60, 60)
+    assert np.intersect1d(one, other).size == 30 * 30
+
+
+def test_outlines_mark_the_same_place_in_both_images(fields: list[np.ndarray], tmp_path: Path):
+    # Tiles from x = 0..200 and x = 120..320 of one field share its x = 120..200: 80 of 200 px, 40 %.
+    left = save(tmp_path / "left.png", fields[0][:, :200])
+    right = save(tmp_path / "right.png", np.ascontiguousarray(fields[0][:, 120:]))
+    (found,) = find_overlaps([Image(left, "a"), Image(right, "b")])
+    assert found.share == pytest.approx(0.4, abs=0.01)
+    assert found.correlation > 0.98
+    expected = np.array([(120, 0), (200, 0), (200, 320), (120, 320)])
+    for outline, shift in zip(found.outlines, (0, 120), strict=True):
+        corners = outline + np.array((shift, 0))
+        assert np.abs(corners[:, None] - expected).sum(axis=2).min(axis=0).max() < 4
+    assert np.abs(found.outlines[0] - (found.outlines[1] + np.array((120, 0)))).max() < 4
+
+
+def test_outline_of_a_mirrored_copy_is_mirrored(fields: list[np.ndarray], tmp_path: Path):
+    # The copy is the left 240 px mirrored: its x' = 239 - x, so that the field's corner (0, 0) is the copy's (240, 0).
+    whole = save(tmp_path / "whole.png", fields[1])
+    copy = save(tmp_path / "copy.png", np.ascontiguousarray(fields[1][:, 239::-1]))
+    (found,) = find_overlaps([Image(whole, "a"), Image(copy, "b")])
+    assert found.mirrored
+    assert found.share == pytest.approx(1.0, abs=0.01)
+    one, other = found.outlines
+    assert np.abs(one[:, 0] - (240 - other[:, 0])).max() < 4
+    assert np.abs(one[:, 1] - other[:, 1]).max() < 4
+
+
+def test_pairs_within_a_split_are_reported_only_if_asked_for(
+    files: list[str], fields: list[np.ndarray], tmp_path: Path
+):
+    copy = save(tmp_path / "copy.png", planted.reencoded(fields[2]))
+    images = [*(Image(file, "train") for file in files), Image(copy, "train")]
+    assert find_overlaps(images) == []
+    (found,) = find_overlaps(images, within=True)
+    assert {found.first.file, found.second.file} == {files[2], copy}
+
+
+def test_equal_images_without_any_keypoint_are_found(tmp_path: Path):
+    blank = np.full((60, 80, 3), 200, np.uint8)
+    one, other = save(tmp_path / "a.png", blank), save(tmp_path / "b.png", blank)
+    different = save(tmp_path / "c.png", blank - 1)
+    found = find_overlaps([Image(one, "a"), Image(other, "b"), Image(different, "b")])
+    assert [(item.first.file, item.second.file, item.share) for item in found] == [(one, other, 1.0)]
+    assert found[0].outlines[0].tolist() == [[0, 0], [80, 0], [80, 60], [0, 60]]
+
+
+def test_a_copy_has_many_votes_for_one_pose_and_chance_few(files: list[str]):
+    prints = [fingerprint(file) for file in files]
+    best, *others = find_candidates([*prints, prints[2]], np.arange(FIELDS + 1))
+    assert (best.first, best.second, best.mirrored) == (2, FIELDS, False)
+    assert best.votes > 10 * max((item.votes for item in others), default=0)
+
+
+def test_candidates_are_limited_for_each_image(files: list[str], monkeypatch):
+    # Five copies of one field: 10 pairs. With one partner an image, each pair taken is an image's first: at most 5.
+    monkeypatch.setattr(candidates, "PARTNERS", 1)
+    prints = [fingerprint(files[0])] * 5
+    assert len(find_candidates(prints, np.arange(5))) <= 5
+    assert find_candidates(prints, np.zeros(5, int)) == []
+
+
+def test_alignment_by_a_known_transform(fields: list[np.ndarray]):
+    image = cv2.cvtColor(fields[3], cv2.COLOR_RGB2GRAY)
+    turn = cv2.getRotationMatrix2D((160, 160), 25, 0.9)
+    other = cv2.warpAffine(image, turn, (320, 320), borderMode=cv2.BORDER_REPLICATE)
+    found = register(describe(image), describe(other), image, other)
+    assert found is not None
+    assert found.same
+    corners = np.array([[(0, 0), (320, 0), (320, 320), (0, 320)]], float)
+    assert np.abs(cv2.transform(corners, found.transform) - cv2.transform(corners, turn)).max() < 3
+
+
+def test_correlation_ignores_brightness_and_shading():
+    rng = np.random.default_rng(0)
+    image = cv2.GaussianBlur(rng.uniform(0, 255, (200, 200)).astype(np.float32), (0, 0), 4) * 4 - 400
+    everywhere = np.ones(image.shape, bool)
+    shading = np.linspace(0, 80, 200, dtype=np.float32)
+    assert correlate(image, 0.5 * image + 30 + shading, everywhere) > 0.97
+    assert correlate(image, -image, everywhere) == pytest.approx(-1, abs=1e-5)
+    assert abs(correlate(image, np.roll(image, 80, axis=0), everywhere)) < 0.2
+    assert correlate(image, np.full_like(image, 7), everywhere) == 0
+
+
+def test_outline_of_shifted_images():
+    # (10, 8) px moved by (4, 2) covers x 4..10 of the other's 10, y 2..8 of its 8.
+    outline = overlap_outline(np.array([[1.0, 0, 4], [0, 1, 2]]), (10, 8), (10, 8))
+    assert outline is not None
+    assert sorted(map(tuple, outline.round(3).tolist())) == [(4, 2), (4, 8), (10, 2), (10, 8)]
+    assert overlap_outline(np.array([[1.0, 0, 40], [0, 1, 0]]), (10, 8), (10, 8)) is None

@@ -1,0 +1,66 @@
+#!/usr/bin/env python
+"""Divide data sets into splits or folds with equal shares of every class, never dividing a slide or patient.
+
+tools/split_dataset.py --dataset my.yaml:all --ratios train=0.7,val=0.15,test=0.15 --output splits
+tools/split_dataset.py --dataset cric_train cric_val --folds 5 --output folds
+
+Writes a COCO JSON a split and data.yaml: DATASETS.TRAIN "('splits/data.yaml:train',)" takes it at once.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Answers --help without importing torch."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", nargs="+", required=True, metavar="NAME", help="pooled: names or FILE.yaml:SPLIT")
+    how = parser.add_mutually_exclusive_group(required=True)
+    how.add_argument("--ratios", metavar="NAME=SHARE,...", help="splits and their shares, with the sum 1")
+    how.add_argument("--folds", type=int, metavar="K", help="K equal parts, each once for validation")
+    parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same files (default 0)")
+    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="a new folder")
+    parser.add_argument("--name", help="of the new data set; by default the folder's")
+    parser.add_argument(
+        "--together", type=Path, metavar="AUDIT.JSON", help="never part the overlapping images it lists"
+    )
+    parser.add_argument("--random", type=int, default=0, metavar="N", help="compare with N random divisions of groups")
+    return parser.parse_args(argv)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Divide, write, print what came out."""
+    from cervical_d2.data.pooling import pool
+    from cervical_d2.data.split_files import (
+        check_output,
+        comparison,
+        divide_pool,
+        fold_ratios,
+        parse_ratios,
+        table,
+        write_splits,
+    )
+
+    ratios = fold_ratios(args.folds) if args.folds is not None else parse_ratios(args.ratios)
+    name = args.name or args.output.name
+    check_output(args.output, name, ())
+    pooled = pool(args.dataset, args.together)
+    division = divide_pool(pooled, ratios, args.seed)
+    write_splits(pooled, division, args.output, name, folds=args.folds is not None)
+    lines = [*table(pooled, division), *(comparison(pooled, division, args.random) if args.random else ())]
+    print("\n".join(lines))
+    print(f"written: {args.output / 'data.yaml'}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit status: 0, or 2 for a user's mistake."""
+    args = parse_args(argv)
+    from cervical_d2.errors import run_main
+
+    return run_main(lambda: run(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
