@@ -107,7 +107,10 @@ def test_train_eval_and_predict_work_as_commands(tiny: Path):
     assert (tiny / "out/predictions.json").exists()
 
 
-@pytest.mark.parametrize("script", ["train_net.py", "tools/predict.py", "tools/convert_checkpoint.py"])
+TOOLS = ("predict", "convert_checkpoint", "dataset_statistics")
+
+
+@pytest.mark.parametrize("script", ["train_net.py", *(f"tools/{name}.py" for name in TOOLS)])
 def test_help_answers_without_torch(script):
     done = command("-X", "importtime", script, "--help")
     assert done.returncode == 0

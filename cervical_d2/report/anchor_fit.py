@@ -1,0 +1,92 @@
+"""How well the anchors of a config fit the boxes of a split, by shape alone: both are laid around one center.
+
+N images, M boxes, A anchors; sizes are (width, height) in pixels of the network's input.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.layers import ShapeSpec
+from detectron2.modeling.anchor_generator import build_anchor_generator
+
+from cervical_d2.config import config_value
+from cervical_d2.data.mapper import test_augmentations
+from cervical_d2.errors import UserError
+from cervical_d2.report.statistics import Floats, Ints, SplitBoxes, sides
+
+FEATURES = {"RetinaNet": "MODEL.RETINANET.IN_FEATURES"}  # of MODEL.META_ARCHITECTURE; of all others, the RPN's
+
+
+class Anchors(NamedTuple):
+    """The shapes of a config's anchors: `size` (A, 2), `level` (A,) the place in `levels`, names of feature maps."""
+
+    levels: list[str]
+    level: Ints
+    size: Floats
+
+
+class AnchorFit(NamedTuple):
+    """Each box of a split as the network meets it in a test, and its best anchor."""
+
+    side: Floats  # (M, 2)
+    iou: Floats  # (M,)
+    anchor: Ints  # (M,) its place in `anchors`
+    anchors: Anchors
+
+
+def fit_anchors(split: SplitBoxes, cfg: CfgNode) -> AnchorFit:
+    """The best anchor of `cfg` for each box of `split`. Raises `UserError` for anchors that do not fit their levels."""
+    anchors = config_anchors(cfg)
+    side = sides(split.box) * network_scale(cfg, split.size)[split.image]
+    return AnchorFit(side, *best_anchor(side, anchors.size), anchors)
+
+
+def config_anchors(cfg: CfgNode) -> Anchors:
+    """`SIZES` x `ASPECT_RATIOS` of `MODEL.ANCHOR_GENERATOR`, as the model itself makes them of the config.
+
+    Raises:
+        UserError: there are neither as many lists as levels, nor one.
+    """
+    levels = list(config_value(cfg, FEATURES.get(cfg.MODEL.META_ARCHITECTURE, "MODEL.RPN.IN_FEATURES")))
+    try:
+        cells = list(build_anchor_generator(cfg, [ShapeSpec(stride=1)] * len(levels)).cell_anchors)
+    except AssertionError as error:
+        raise UserError(f"MODEL.ANCHOR_GENERATOR does not fit the levels {', '.join(levels)}: {error}") from error
+    corners = torch.cat(cells).double().numpy()
+    level = np.repeat(np.arange(len(levels)), [len(cell) for cell in cells])
+    return Anchors(levels, level, corners[:, 2:4] - corners[:, :2])
+
+
+def network_scale(cfg: CfgNode, size: Floats) -> Floats:
+    """(N, 2) factors by which the config's test resize stretches images of `size` (N, 2) in width and height."""
+    different, which = np.unique(size, axis=0, return_inverse=True)
+    return (_resized(cfg, different) / different)[which.reshape(-1)]
+
+
+def _resized(cfg: CfgNode, size: Floats) -> Floats:
+    result = size.copy()
+    for row in result:
+        for augmentation in test_augmentations(cfg):
+            width, height = row.astype(int)
+            # A resize asks an image for its shape alone; one pixel stands for all, so that large ones cost nothing.
+            blank = np.broadcast_to(np.uint8(0), (height, width, 3))
+            row[:] = augmentation.get_transform(blank).apply_coords(row[None].copy())[0]
+    return result
+
+
+def best_anchor(side: Floats, anchor: Floats) -> tuple[Floats, Ints]:
+    """(M,) the best `shape_iou` of `side` (M, 2) with any row of `anchor` (A, 2), and (M,) the first such row."""
+    best, which = np.full(len(side), -1.0), np.zeros(len(side), np.int64)
+    for number, shape in enumerate(anchor):
+        iou = shape_iou(side, shape)
+        better = iou > best
+        best[better], which[better] = iou[better], number
+    return best, which
+
+
+def shape_iou(a: Floats, b: Floats) -> Floats:
+    """IoU of boxes with one center, from their (..., 2) sides. Source: 3cDe-Net (2022), distance of its k-means."""
+    shared = np.minimum(a, b).prod(axis=-1)
+    return shared / (a.prod(axis=-1) + b.prod(axis=-1) - shared)

@@ -1,0 +1,118 @@
+"""The statistics of registered splits as JSON, pictures and one page."""
+
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from matplotlib.figure import Figure
+
+from cervical_d2.data.build import records_of
+from cervical_d2.errors import UserError
+from cervical_d2.files import write_bytes, write_json, write_text
+from cervical_d2.report.anchor_fit import fit_anchors
+from cervical_d2.report.anchor_plot import anchor_figure
+from cervical_d2.report.page import Picture, page
+from cervical_d2.report.pixels import pixel_statistics
+from cervical_d2.report.plots import (
+    center_figure,
+    class_figure,
+    crowding_figure,
+    pixel_figure,
+    shape_figure,
+    size_figure,
+)
+from cervical_d2.report.statistics import arrays_of
+from cervical_d2.report.summary import Subject, describe, subject_of
+from cervical_d2.report.tables import Table, tables, tables_text
+
+DPI = 100
+
+
+class Drawing(NamedTuple):
+    """A row of the table of pictures: it stands below `table` (its title) and is drawn where there is that table."""
+
+    table: str
+    name: str
+    title: str
+    note: str
+    draw: Callable[..., Figure]
+
+
+DRAWINGS = (
+    Drawing("Splits", "sizes", "Image sizes", "Larger dots: more images; the cross: the mean.", size_figure),
+    Drawing("Splits", "centers", "Places", "How many boxes have their middle where in the image.", center_figure),
+    Drawing("Classes", "classes", "Boxes and images", "Images with at least one box of the class.", class_figure),
+    Drawing(
+        "Classes",
+        "shapes",
+        "Shapes",
+        "Line: 5 to 95 % of a class's boxes; bar: 25 to 75 %; stroke: the median.",
+        shape_figure,
+    ),
+    Drawing(
+        "Overlap",
+        "crowding",
+        "Crowding and overlap",
+        "Solid: boxes of any class, as an RPN's NMS compares them; dashed: of the same class.",
+        crowding_figure,
+    ),
+    Drawing(
+        "Levels",
+        "anchors",
+        "Boxes and anchors",
+        "Gray: boxes, darker where there are more. Lines: within them the best anchor reaches that IoU by shape.",
+        anchor_figure,
+    ),
+    Drawing(
+        "Pixels", "pixels", "Values", "Mean and standard deviation of each channel, over all pixels.", pixel_figure
+    ),
+)
+
+
+def study(names: Sequence[str], cfg: CfgNode | None, pixel_format: str | None) -> list[Subject]:
+    """What is to be known of the splits `names` (registered).
+
+    With `cfg` their boxes are compared with its anchors; with `pixel_format` every image is read. Raises `UserError`.
+    """
+    subjects = []
+    for name in names:
+        # Without looking at the images, which a split need not have: boxes are enough.
+        records = records_of((name,)) if pixel_format else DatasetCatalog.get(name)
+        if not records:
+            raise UserError(f"{name}: no image; check the data set's paths")
+        boxes = arrays_of(name, MetadataCatalog.get(name).thing_classes, records)
+        fit = fit_anchors(boxes, cfg) if cfg else None
+        subjects.append(subject_of(boxes, fit, pixel_statistics(records, pixel_format) if pixel_format else None))
+    return subjects
+
+
+def write_report(subjects: Sequence[Subject], output: Path, subtitle: str, scale: str = "auto") -> str:
+    """Write statistics.json, statistics.html and a PNG of each figure into `output`; returns the tables as text.
+
+    `scale` is that of the bars of the classes, as in `plots.class_figure`.
+    """
+    documents = [describe(subject) for subject in subjects]
+    found = tables(documents)
+    sections: list[Table | Picture] = []
+    for table in found:
+        sections.append(table)
+        for item in DRAWINGS:
+            if item.table == table.title:
+                options = {"scale": scale} if item.draw is class_figure else {}
+                sections.append(Picture(item.name, item.title, item.note, _png(item.draw(subjects, **options))))
+    for section in sections:
+        if isinstance(section, Picture):
+            write_bytes(output / f"{section.name}.png", section.content)
+    title = "Statistics of " + ", ".join(subject.boxes.name for subject in subjects)
+    write_text(output / "statistics.html", page(title, subtitle, sections))
+    write_json(output / "statistics.json", documents, indent=1)
+    return tables_text(found)
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI)
+    return buffer.getvalue()

@@ -1,0 +1,108 @@
+"""The statistics of a split as one document, which becomes JSON and tables."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cervical_d2.report.anchor_fit import AnchorFit
+from cervical_d2.report.pixels import PixelStatistics
+from cervical_d2.report.statistics import (
+    QUANTILES,
+    Floats,
+    SplitBoxes,
+    boxes_per_image,
+    class_counts,
+    mean,
+    measures,
+    overlaps,
+    share,
+)
+
+OVERLAPS = (0.3, 0.5, 0.7)  # IoU: ComparisonDetector's NMS, the final NMS of Detectron2, that of its RPN
+PERCENTILES = tuple(f"p{100 * quantile:g}" for quantile in QUANTILES)
+FITS = (0.5, 0.7)  # IoU: what matches half-way, and what an RPN takes for foreground
+
+Document = dict[str, Any]
+
+
+class Subject(NamedTuple):
+    """A split and what was found out about it; `fit` without a config and `pixels` without images are None."""
+
+    boxes: SplitBoxes
+    overlaps: dict[str, Floats]
+    fit: AnchorFit | None = None
+    pixels: PixelStatistics | None = None
+
+
+def subject_of(boxes: SplitBoxes, fit: AnchorFit | None = None, pixels: PixelStatistics | None = None) -> Subject:
+    """With the overlaps, which text and pictures both want."""
+    return Subject(boxes, overlaps(boxes), fit, pixels)
+
+
+def describe(subject: Subject) -> Document:
+    """Everything in numbers, as plain lists and tables; NaN is None, as JSON has no other word for it."""
+    split = subject.boxes
+    crowd, size = boxes_per_image(split), split.size
+    document = {
+        "name": split.name,
+        "images": len(size),
+        "images without boxes": int((crowd == 0).sum()),
+        "boxes": len(split.box),
+        "ignore regions": split.regions,
+        "centers": split.centers,
+        "image size": {"mean": mean(size, 0), "min": size.min(axis=0), "max": size.max(axis=0)},
+        "boxes per image": {"mean": mean(crowd), "median": np.median(crowd), "max": crowd.max()},
+        "classes": _classes(split),
+        "overlap": {
+            scope: {f"{threshold}": share(values, threshold) for threshold in OVERLAPS}
+            for scope, values in subject.overlaps.items()
+        },
+    }
+    if subject.fit:
+        document["anchors"] = _anchors(split, subject.fit)
+    if subject.pixels:
+        pixels = subject.pixels
+        document["pixels"] = {"format": pixels.format, "mean": pixels.mean, "std": pixels.std, "yaml": pixels.yaml}
+    return _plain(document)
+
+
+def _classes(split: SplitBoxes) -> Document:
+    boxes, images = class_counts(split)
+    found = measures(split)
+    return {
+        name: {
+            "boxes": boxes[label],
+            "images": images[label],
+            **{measure: dict(zip(PERCENTILES, rows[label], strict=True)) for measure, rows in found.items()},
+        }
+        for label, name in enumerate(split.classes)
+    }
+
+
+def _anchors(split: SplitBoxes, fit: AnchorFit) -> Document:
+    chosen = np.bincount(fit.anchors.level[fit.anchor], minlength=len(fit.anchors.levels))
+    return {
+        "all": _fits(fit.iou),
+        "classes": {name: _fits(fit.iou[split.label == label]) for label, name in enumerate(split.classes)},
+        "levels": {
+            name: {"sizes": fit.anchors.size[fit.anchors.level == level], "share": chosen[level] / max(1, chosen.sum())}
+            for level, name in enumerate(fit.anchors.levels)
+        },
+    }
+
+
+def _fits(iou: Floats) -> Document:
+    return {"mean": mean(iou)} | {f"{threshold}": share(iou, threshold) for threshold in FITS}
+
+
+def _plain(value: Any) -> Any:
+    """Without numpy and NaN; floats to a ten-thousandth."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return _plain(value.tolist())
+    if isinstance(value, float):
+        return round(value, 4) if np.isfinite(value) else None
+    return value

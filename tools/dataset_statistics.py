@@ -1,0 +1,50 @@
+#!/usr/bin/env python
+"""Statistics of data sets, several splits side by side: tables, pictures, statistics.json and one HTML page.
+
+tools/dataset_statistics.py bccd_train bccd_val --output stats --config-file configs/faster_rcnn_R_50_FPN.yaml
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Answers --help without importing torch."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="+", metavar="NAME", help="a registered split, NAME@MAP or FILE.yaml:SPLIT")
+    parser.add_argument("--output", required=True, type=Path, metavar="DIR")
+    parser.add_argument("--config-file", default="", metavar="FILE", help="compare the boxes with its anchors")
+    parser.add_argument("--opts", nargs="+", default=[], metavar="KEY VALUE", help="overrides of config keys")
+    parser.add_argument("--pixels", action="store_true", help="read the images: mean and std of their channels")
+    scale = ("auto", "linear", "log")
+    parser.add_argument("--scale", choices=scale, default="auto", help="of the classes' bars (default auto)")
+    return parser.parse_args(argv)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Study all splits, then write: nothing is written for a mistake."""
+    from cervical_d2.config import load_config
+    from cervical_d2.data.registry import resolve
+    from cervical_d2.report.dataset_report import study, write_report
+
+    cfg = load_config(args.config_file, args.opts)
+    anchors = cfg if args.config_file or args.opts else None
+    names = list(dict.fromkeys(map(resolve, args.names)))
+    subjects = study(names, anchors, cfg.INPUT.FORMAT if args.pixels else None)
+    subtitle = f"Anchors and test size of {args.config_file or 'the defaults'} {' '.join(args.opts)}" if anchors else ""
+    print(write_report(subjects, args.output, subtitle.strip(), args.scale))
+    print(f"\n{args.output / 'statistics.html'}, statistics.json and the pictures beside it")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit status: 0, or 2 for a user's mistake."""
+    args = parse_args(argv)
+    from cervical_d2.errors import run_main
+
+    return run_main(lambda: run(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
