@@ -107,7 +107,7 @@ def test_train_eval_and_predict_work_as_commands(tiny: Path):
     assert (tiny / "out/predictions.json").exists()
 
 
-TOOLS = ("predict", "convert_checkpoint", "dataset_statistics")
+TOOLS = ("predict", "convert_checkpoint", "dataset_statistics", "visualize_data")
 
 
 @pytest.mark.parametrize("script", ["train_net.py", *(f"tools/{name}.py" for name in TOOLS)])

@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,12 @@ from tqdm import tqdm
 from cervical_d2.data.formats import Record
 from cervical_d2.data.mapper import read_image
 from cervical_d2.errors import UserError
+from cervical_d2.files import write_bytes
+from cervical_d2.inference.batch import picture_names
 from cervical_d2.inference.draw import FONT, Box, draw_boxes, legend
 
-GAP = 8  # px between the two halves of a pair
+GAP = 8  # px between pictures
+ON_SHEET = 6  # pictures
 
 
 def draw_results(run: Path, dataset: str, output: Path, *, score: float, count: int) -> list[Path]:
@@ -34,34 +37,51 @@ def draw_results(run: Path, dataset: str, output: Path, *, score: float, count: 
         if row["score"] >= score:
             found[row["image_id"]].append(row)
     names = MetadataCatalog.get(dataset).thing_classes
-    records = DatasetCatalog.get(dataset)
-    chosen = [records[i] for i in np.unique(np.linspace(0, len(records) - 1, min(count, len(records))).astype(int))]
-    output.mkdir(parents=True, exist_ok=True)
-    pairs, files = [], []
-    for record in tqdm(chosen, desc="drawing", unit="image"):
-        pairs.append(pair(record, found[record["image_id"]], names))
-        files.append(output / f"{Path(record['file_name']).stem}.png")
-        _write(files[-1], pairs[-1])
-    return [_write(output / "sheet.png", sheet(pairs[:6], names)), *files]
+    chosen = spread(DatasetCatalog.get(dataset), count)
+    pairs = (pair(record, found[record["image_id"]], names) for record in chosen)
+    return write_pictures(output, chosen, pairs, names)
+
+
+def spread(records: Sequence[Record], count: int) -> list[Record]:
+    """Up to `count` of `records`, evenly from the first to the last. Raises `UserError` if that is none."""
+    if count < 1 or not len(records):
+        raise UserError(f"--count {count} of {len(records)} images: nothing to draw; ask for at least one")
+    return [records[i] for i in np.unique(np.linspace(0, len(records) - 1, min(count, len(records))).astype(int))]
+
+
+def write_pictures(
+    output: Path, records: Sequence[Record], pictures: Iterable[np.ndarray], names: Sequence[str], columns: int = 2
+) -> list[Path]:
+    """A PNG for each of `records`, named after its image, and `sheet.png` with the first six; the files, it first."""
+    files = picture_names([Path(record["file_name"]) for record in records])
+    first: list[np.ndarray] = []
+    written: list[Path] = []
+    for name, picture in zip(tqdm(files.values(), desc="drawing", unit="image", delay=3), pictures, strict=True):
+        written.append(write_picture(output / name, picture))
+        if len(first) < ON_SHEET:
+            first.append(picture)
+    return [write_picture(output / "sheet.png", sheet(first, names, columns=columns)), *written]
 
 
 def pair(record: Record, found: Sequence[Record], names: Sequence[str]) -> np.ndarray:
     """Truth on the left, prediction with scores on the right, a caption above each; (H, W, 3) uint8 RGB."""
     image = read_image(record["file_name"], "RGB")
-    truth = [
+    prediction = [_predicted(row, names) for row in sorted(found, key=lambda row: row["score"])]
+    halves = ((truth_boxes(record, names), "truth"), (prediction, "predicted"))
+    return beside([captioned(draw_boxes(image, boxes), text) for boxes, text in halves])
+
+
+def truth_boxes(record: Record, names: Sequence[str]) -> list[Box]:
+    """The annotations of `record` to draw, regions to ignore and centers included."""
+    return [
         Box(
             BoxMode.convert(annotation["bbox"], annotation["bbox_mode"], BoxMode.XYXY_ABS),
             annotation["category_id"],
-            names[annotation["category_id"]],
+            names[annotation["category_id"]] if annotation["category_id"] >= 0 else "",
+            annotation.get("point"),
         )
         for annotation in record["annotations"]
     ]
-    prediction = [_predicted(row, names) for row in sorted(found, key=lambda row: row["score"])]
-    halves = [
-        _captioned(draw_boxes(image, boxes), text) for boxes, text in ((truth, "truth"), (prediction, "predicted"))
-    ]
-    gap = np.full((halves[0].shape[0], GAP, 3), 255, np.uint8)
-    return np.hstack([halves[0], gap, halves[1]])
 
 
 def _predicted(row: Record, names: Sequence[str]) -> Box:
@@ -70,18 +90,27 @@ def _predicted(row: Record, names: Sequence[str]) -> Box:
     return Box((x, y, x + width, y + height), number, f"{row['category_name']} {row['score']:.2f}")
 
 
-def sheet(pairs: Sequence[np.ndarray], names: Sequence[str], width: int = 1400) -> np.ndarray:
-    """Pairs in two columns at one size, a legend of the classes below; (H, `width`, 3) uint8."""
-    each = (width - GAP) // 2
-    height = max(round(pair.shape[0] * each / pair.shape[1]) for pair in pairs)
-    cells = [_fit(pair, each, height) for pair in pairs]
-    cells += [np.full((height, each, 3), 255, np.uint8)] * (len(cells) % 2)
-    gap = np.full((height, width - 2 * each, 3), 255, np.uint8)
-    rows = [np.hstack([left, gap, right]) for left, right in zip(cells[::2], cells[1::2], strict=True)]
+def beside(images: Sequence[np.ndarray]) -> np.ndarray:
+    """`images` ((H, W, 3) uint8) in a row, `GAP` apart, each at its size; white below the lower ones."""
+    height = max(image.shape[0] for image in images)
+    parts = [np.pad(image, ((0, height - image.shape[0]), (0, GAP), (0, 0)), constant_values=255) for image in images]
+    return np.hstack(parts)[:, :-GAP]
+
+
+def sheet(pictures: Sequence[np.ndarray], names: Sequence[str], width: int = 1400, columns: int = 2) -> np.ndarray:
+    """Pictures in `columns` of one width, a legend of the classes below; (H, `width`, 3) uint8."""
+    each = (width - GAP * (columns - 1)) // columns
+    rows = []
+    for start in range(0, len(pictures), columns):
+        members = pictures[start : start + columns]
+        height = max(round(picture.shape[0] * each / picture.shape[1]) for picture in members)
+        row = beside([fit(picture, each, height) for picture in members])
+        rows.append(np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0)), constant_values=255))
     return np.vstack([*rows, legend(names, width)])
 
 
-def _fit(image: np.ndarray, width: int, height: int) -> np.ndarray:
+def fit(image: np.ndarray, width: int, height: int) -> np.ndarray:
+    """`image` (H, W, 3) uint8 at the largest size that fits, in the upper left of (`height`, `width`, 3) white."""
     scale = min(width / image.shape[1], height / image.shape[0])
     size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
     canvas = np.full((height, width, 3), 255, np.uint8)
@@ -89,13 +118,17 @@ def _fit(image: np.ndarray, width: int, height: int) -> np.ndarray:
     return canvas
 
 
-def _captioned(image: np.ndarray, text: str) -> np.ndarray:
+def captioned(image: np.ndarray, text: str) -> np.ndarray:
+    """`image` (H, W, 3) uint8 below a bar with `text`, which shrinks to the width of the image."""
     size = max(0.5, image.shape[1] / 1000)
+    room = (image.shape[1] - 8) / max(1, cv2.getTextSize(text, FONT, size, 1)[0][0])
+    size *= min(1.0, room)
     bar = np.full((round(40 * size), image.shape[1], 3), 255, np.uint8)
     cv2.putText(bar, text, (4, round(28 * size)), FONT, size, (0, 0, 0), max(1, round(size)), cv2.LINE_AA)
     return np.vstack([bar, image])
 
 
-def _write(path: Path, image: np.ndarray) -> Path:
-    cv2.imwrite(str(path), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+def write_picture(path: Path, image: np.ndarray) -> Path:
+    """Write `image` (H, W, 3) uint8 RGB as the PNG `path`; returns `path`."""
+    write_bytes(path, cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes())
     return path

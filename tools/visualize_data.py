@@ -1,0 +1,52 @@
+#!/usr/bin/env python
+"""Draw a split's annotations and, given a config, what the network gets of its images in training.
+
+tools/visualize_data.py bccd_train --output seen --config-file configs/faster_rcnn_R_50_FPN.yaml
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Answers --help without importing torch."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", metavar="NAME", help="a registered split, NAME@MAP or FILE.yaml:SPLIT")
+    parser.add_argument("--output", required=True, type=Path, metavar="DIR")
+    parser.add_argument("--config-file", default="", metavar="FILE", help="draw presentations of its training, too")
+    parser.add_argument("--count", type=int, default=12, help="how many images (default 12)")
+    parser.add_argument("--draws", type=int, default=3, help="presentations of each image (default 3)")
+    parser.add_argument("--seed", type=int, help="of the training; by default the config's SEED")
+    parser.add_argument("--opts", nargs="+", default=[], metavar="KEY VALUE", help="overrides of config keys")
+    return parser.parse_args(argv)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Draw, say where."""
+    from cervical_d2.config import load_config
+    from cervical_d2.data.registry import resolve
+    from cervical_d2.report.presentations import draw_presentations, draw_truth
+
+    dataset = resolve(args.name)
+    if args.config_file or args.opts:
+        cfg = load_config(args.config_file, args.opts)
+        # A negative SEED is drawn anew by each training, so that any is as true as another.
+        cfg.SEED = max(cfg.SEED, 0) if args.seed is None else args.seed
+        files = draw_presentations(dataset, args.output, cfg, args.count, args.draws)
+    else:
+        files = draw_truth(dataset, args.output, args.count)
+    print(f"{files[0]} and {len(files) - 1} pictures beside it")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit status: 0, or 2 for a user's mistake."""
+    args = parse_args(argv)
+    from cervical_d2.errors import run_main
+
+    return run_main(lambda: run(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
