@@ -29,7 +29,8 @@ def anchor_figure(subjects: Sequence[Subject]) -> Figure:
         curves.set(
             xlim=(0, 1), ylim=(0, 101), xlabel="IoU by shape with the best anchor", ylabel="% of boxes that reach it"
         )
-        curves.legend(loc="lower left", fontsize=8)
+        if len(fit.iou):
+            curves.legend(loc="lower left", fontsize=8)
         curves.grid(alpha=0.3)
     return figure
 

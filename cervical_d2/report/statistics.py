@@ -6,7 +6,7 @@ height) in pixels.
 
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -126,9 +126,9 @@ def share(values: Floats, threshold: float) -> float:
     return float(np.mean(values >= threshold)) if len(values) else float("nan")
 
 
-def mean(values: Floats | Ints, axis: int | None = None) -> Any:
-    """The mean; NaN, without a warning, where there are none."""
-    return values.mean(axis=axis) if len(values) else np.full(values.mean(axis=axis).shape, np.nan)
+def mean(values: Floats | Ints) -> float:
+    """The mean of (M,) `values`; NaN where there are none."""
+    return float(values.mean()) if len(values) else float("nan")
 
 
 def _paired_iou(a: Floats, b: Floats) -> Floats:

@@ -50,7 +50,7 @@ def describe(subject: Subject) -> Document:
         "boxes": len(split.box),
         "ignore regions": split.regions,
         "centers": split.centers,
-        "image size": {"mean": mean(size, 0), "min": size.min(axis=0), "max": size.max(axis=0)},
+        "image size": {"mean": size.mean(axis=0), "min": size.min(axis=0), "max": size.max(axis=0)},
         "boxes per image": {"mean": mean(crowd), "median": np.median(crowd), "max": crowd.max()},
         "classes": _classes(split),
         "overlap": {
