@@ -3,9 +3,11 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from conftest import command, listing
+from conftest import ROOT, command, listing
+from PIL import Image
 from test_trainer import train
 
 
@@ -26,6 +28,14 @@ def cut_image(tiny: Path) -> None:
 
 def class_out_of_range(tiny: Path) -> None:
     spoil(tiny / "train.json", lambda document: document["annotations"][3].update(category_id=11))
+
+
+def size_of_nothing(tiny: Path) -> None:
+    spoil(tiny / "train.json", lambda document: document["images"][2].update(width=0))
+
+
+def deep_image(tiny: Path) -> None:
+    Image.fromarray(np.full((64, 96), 30_000, np.uint16)).save(tiny / "images/train3.png")
 
 
 def cut_weights(tiny: Path) -> None:
@@ -50,6 +60,8 @@ MISTAKES = {
     "eval without weights": (no_damage, (*TRAIN[:1], "--eval-only", *TRAIN[1:]), ["--eval-only", "MODEL.WEIGHTS"]),
     "truncated image": (cut_image, TRAIN, ["train3.png", "copy it again"]),
     "class out of range": (class_out_of_range, TRAIN, ["train.json", "annotation 3", "11", "out of range"]),
+    "image of no size": (size_of_nothing, TRAIN, ["train.json", "train2.png", "a width of 0", "whole pixels"]),
+    "image of 16 bits": (deep_image, TRAIN, ["train3.png", "I;16", "convert it to 8 bits"]),
     "unknown backbone": (no_damage, (*TRAIN, "MODEL.BACKBONE.NAME", "build_resnet_fpn"), ["build_resnet_fpn_backbone"]),
 }  # fmt: skip
 
@@ -107,10 +119,10 @@ def test_train_eval_and_predict_work_as_commands(tiny: Path):
     assert (tiny / "out/predictions.json").exists()
 
 
-TOOLS = ("predict", "convert_checkpoint", "dataset_statistics", "visualize_data")
+SCRIPTS = [path for path in sorted((ROOT / "tools").glob("*.py")) if path.read_text().startswith("#!")]
 
 
-@pytest.mark.parametrize("script", ["train_net.py", *(f"tools/{name}.py" for name in TOOLS)])
+@pytest.mark.parametrize("script", ["train_net.py", *(f"tools/{path.name}" for path in SCRIPTS)])
 def test_help_answers_without_torch(script):
     done = command("-X", "importtime", script, "--help")
     assert done.returncode == 0

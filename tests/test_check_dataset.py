@@ -1,10 +1,12 @@
 """tools/check_dataset.py: its lines, its status, its repaired copies, and that training stops at the same faults."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from conftest import SHARED, command, listing
+from conftest import ROOT, SHARED, command, listing
 from faulty_sets import PICTURE_FAULTS, Scene, draw
 from PIL import Image
 from test_planted_faults import PLANTS
@@ -125,6 +127,16 @@ def test_command_tells_what_cannot_be_read_in_one_line(tiny: Path):
     assert listing(tiny) == before
 
 
+def test_reader_of_the_lines_may_stop(tmp_path: Path):
+    scene = Scene(tmp_path, "coco")
+    scene.write(lambda document: [record["annotations"].clear() for record in document.records])
+    tool = f"{sys.executable} {TOOL} --format coco --annotations {scene.annotations} --images {tmp_path / 'images'}"
+    done = subprocess.run(["bash", "-c", f"{tool} | true; echo ${{PIPESTATUS[0]}}"], cwd=ROOT, capture_output=True,
+                          text=True, check=True)  # fmt: skip
+    assert done.stdout.strip() == "141"  # as the shell tells of a program that SIGPIPE ended
+    assert "Error" not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("names", "expected"),
     [
@@ -152,6 +164,15 @@ def test_unnamed_images_are_not_told_of_a_part(tmp_path: Path):
     source = Source("set", tmp_path / "images", scene.annotations, tmp_path / "list.txt")
     report = check_all([target_of_files(source, "voc")])
     assert (report.problems, report.splits[0].images) == ([], 2)
+
+
+def test_every_pixel_is_read(tmp_path: Path):
+    scene = Scene(tmp_path, "coco")
+    scene.write()
+    content = bytearray(scene.picture.read_bytes())
+    content[3000:3050] = bytes(50)  # within the pixels: header and end are whole
+    scene.picture.write_bytes(content)
+    assert [problem.kind for problem in check_all([scene.target()]).problems] == ["truncated-image"]
 
 
 def test_image_in_two_splits_is_told(tmp_path: Path):

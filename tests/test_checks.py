@@ -1,16 +1,18 @@
 """Each check by itself, on numbers and bytes made for it."""
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from detectron2.data.detection_utils import read_image
 from PIL import Image
 
 from cervical_d2.data.checks import box_faults, check_classes, check_content, check_listed, stale_caches
 from cervical_d2.data.images import ORIENTATION, Header, ImageFolder, image_fault, look_at, relative_name
-from cervical_d2.data.problems import KINDS, Place, Problem, Problems
+from cervical_d2.data.problems import KINDS, Kind, Place, Problem, Problems
 from cervical_d2.errors import UserError
 
 NAN, INF = float("nan"), float("inf")
@@ -237,6 +239,13 @@ def test_cache_is_stale_if_older_than_what_it_caches(tmp_path: Path):
     os.utime(tmp_path / "labels.cache", (1002, 1002))
     assert list(stale_caches(labels)) == []
     assert list(stale_caches(tmp_path / "nowhere/x.json")) == []
+
+
+def test_page_lists_every_kind():
+    rows = re.findall(
+        r"^\| `([\w-]+)` \| (error|warning|note) \| (.+) \|$", (ROOT / "docs/checks.md").read_text(), re.M
+    )
+    assert [(kind, Kind(severity, cure)) for kind, severity, cure in rows] == list(KINDS.items())
 
 
 def test_problem_is_one_line_and_training_stops_at_the_first_error(caplog):

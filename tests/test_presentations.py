@@ -24,7 +24,7 @@ sys.path.insert(0, str(ROOT / "tools"))
 
 import visualize_data
 
-BROKEN = "train5.png: not a whole, readable image ("
+BROKEN = "train5.png: cannot be read to its end ("
 
 
 def config(tiny: Path, *options: str):

@@ -26,6 +26,7 @@ COLUMNS = {
     "read s": ("read", 1),
     "check s": ("check", 1),
     "pack s": ("pack", 1),
+    "imports MB": ("imports", 0),
     "peak MB": ("peak", 0),
     "held MB": ("held", 1),
     "list MB per worker": ("worker_list", 0),
@@ -72,7 +73,7 @@ def measure(path: Path, format_name: str) -> dict[str, Any]:
     from cervical_d2.data.problems import Problems
     from cervical_d2.data.reading import collector_paused, finish
 
-    start = peak_bytes()
+    imports = kernel_bytes("status", "VmRSS")
     source, problems, form = Source("set", None, path), Problems(), format_of(format_name)
     row: dict[str, Any] = {"format": format_name, "file": path.stat().st_size / 1e6}
     with collector_paused():
@@ -81,7 +82,8 @@ def measure(path: Path, format_name: str) -> dict[str, Any]:
     assert not problems
     records = split.document.records
     packed = timed(row, "pack", lambda: PackedRecords(records))
-    row["peak"] = (peak_bytes() - start) / 1e6
+    # getrusage would count what the parent held before the exec.
+    row["imports"], row["peak"] = imports / 1e6, kernel_bytes("status", "VmHWM") / 1e6
     row["held"] = packed.nbytes / 1e6
     row["annotations"] = split.boxes
     row["worker_list"], row["worker_packed"] = private_growth(records), private_growth(packed)
@@ -116,11 +118,6 @@ def private_growth(records: Sequence[Any]) -> float:
 def private_bytes() -> int:
     """Of this process, shared with no other (Linux)."""
     return kernel_bytes("smaps_rollup", "Private")
-
-
-def peak_bytes() -> int:
-    """The most that this process has held; getrusage would count what its parent held before the exec."""
-    return kernel_bytes("status", "VmHWM")
 
 
 def kernel_bytes(file: str, start: str) -> int:

@@ -16,7 +16,8 @@ from cervical_d2.data.mapper import test_augmentations
 from cervical_d2.errors import UserError
 from cervical_d2.report.statistics import Floats, Ints, SplitBoxes, sides
 
-FEATURES = {"RetinaNet": "MODEL.RETINANET.IN_FEATURES"}  # of MODEL.META_ARCHITECTURE; of all others, the RPN's
+# Of MODEL.META_ARCHITECTURE; of all others, the RPN's.
+FEATURES = dict.fromkeys(("RetinaNet", "CervicalRetinaNet"), "MODEL.RETINANET.IN_FEATURES")
 
 
 class Anchors(NamedTuple):
