@@ -111,7 +111,7 @@ def test_command_tells_what_it_found(leaky: Path):
     done = command("tools/audit_dataset.py", f"{data}:train", f"{data}:val", "--output", out)
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
-    assert "overlaps: 1 pairs of images with the same content" in done.stdout
+    assert "overlaps: 1 found (pairs of images with the same content)" in done.stdout
     assert "leaky_train train0.png and leaky_val val0.png: 67% of the smaller image" in done.stdout  # 160 of 240 px
     assert "group S1: images in 2 splits (1 in leaky_train, 1 in leaky_val)" in done.stdout
     assert "leaky_val val1.png: contradictory labels, lsil and hsil, IoU 1.00, at (30, 40, 80, 100)" in done.stdout
@@ -125,7 +125,7 @@ def test_command_tells_what_it_found(leaky: Path):
 
     clean = command("tools/audit_dataset.py", f"{data}:train", "--output", out, "--only", "overlaps", "groups", "boxes")
     assert clean.returncode == 0, clean.stdout + clean.stderr
-    assert "overlaps: no pairs" in clean.stdout
+    assert "overlaps: none found" in clean.stdout
     assert [path.name for path in out.iterdir()] == ["audit.json"]  # no sheet of what is gone
 
 

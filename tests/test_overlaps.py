@@ -8,7 +8,7 @@ import pytest
 
 from cervical_d2.data.audits import candidates, planted
 from cervical_d2.data.audits.candidates import find_candidates
-from cervical_d2.data.audits.keypoints import describe, fingerprint
+from cervical_d2.data.audits.keypoints import Keypoints, describe, fingerprint
 from cervical_d2.data.audits.overlaps import Image, find_overlaps
 from cervical_d2.data.audits.registration import correlate, overlap_outline, register
 from cervical_d2.data.synthetic import draw_scene
@@ -103,6 +103,16 @@ def test_a_copy_has_many_votes_for_one_pose_and_chance_few(files: list[str]):
     assert best.votes > 10 * max((item.votes for item in others), default=0)
 
 
+def test_patches_that_are_alike_but_agree_on_no_pose_are_no_candidates(files: list[str]):
+    first = fingerprint(files[0])
+    order = np.random.default_rng(0).permutation(len(first.views[0].points))
+    scattered = first._replace(views=(first.views[0]._replace(points=first.views[0].points[order]), first.views[1]))
+    (same,) = find_candidates([first, first], np.arange(2))
+    # Every patch still meets its equal; but scattered over some 6 x 6 bins of shift, a bin gets few of the meetings.
+    assert same.votes > 300
+    assert all(item.votes < same.votes / 10 for item in find_candidates([first, scattered], np.arange(2)))
+
+
 def test_candidates_are_limited_for_each_image(files: list[str], monkeypatch):
     # Five copies of one field: 10 pairs. With one partner an image, each pair taken is an image's first: at most 5.
     monkeypatch.setattr(candidates, "PARTNERS", 1)
@@ -120,6 +130,27 @@ def test_alignment_by_a_known_transform(fields: list[np.ndarray]):
     assert found.same
     corners = np.array([[(0, 0), (320, 0), (320, 320), (0, 320)]], float)
     assert np.abs(cv2.transform(corners, found.transform) - cv2.transform(corners, turn)).max() < 3
+
+
+def test_dust_of_the_camera_neither_makes_a_pair_nor_hides_one():
+    # 40 keypoints at the same pixels of both pictures, as of dust, and 15 of content that moved by (60, 20).
+    rng = np.random.default_rng(0)
+    wide = cv2.GaussianBlur(rng.uniform(0, 255, (460, 460)).astype(np.float32), (0, 0), 4)
+    wide = np.clip(128 + 12 * (wide - wide.mean()), 0, 255).astype(np.uint8)
+    image, other = wide[20:420, 60:460].copy(), wide[:400, :400].copy()
+    points = rng.uniform(20, 320, (55, 2)).astype(np.float32)
+    moved = points + np.where(np.arange(55) < 40, 0, 1)[:, None] * np.array((60, 20))
+    bits = rng.integers(0, 256, (55, 32), dtype=np.uint8)
+    one, two = (Keypoints(each.astype(np.float32), np.zeros(55), np.zeros(55), bits) for each in (points, moved))
+    found = register(one, two, image, other)
+    assert found is not None
+    assert found.same
+    assert found.transform == pytest.approx(np.array([[1, 0, 60], [0, 1, 20]]), abs=1e-3)
+    dust = [Keypoints(*(values[:40] for values in each)) for each in (one, two)]
+    alone = register(*dust, image, other)
+    assert alone is not None
+    assert alone.overlap == pytest.approx(1)
+    assert not alone.same
 
 
 def test_correlation_ignores_brightness_and_shading():

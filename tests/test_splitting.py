@@ -49,10 +49,12 @@ def test_an_exact_division_is_found():
 
 
 @pytest.mark.parametrize("ratios", [RATIOS, np.full(4, 0.25)])
-def test_every_split_gets_a_class_that_enough_groups_hold(ratios):
-    # The rare class is in exactly as many groups as there are splits, one of them far richer than the others.
+@pytest.mark.parametrize("rich", [5, 50])
+def test_every_split_gets_a_class_that_enough_groups_hold(ratios, rich):
+    # The rare class is in exactly as many groups as there are splits. Of three with 5 boxes each, 2 : 1 : 0 would be
+    # nearer to 70 : 15 : 15 % (squared 0.055) than 1 : 1 : 1 (0.20), but a split without a class measures nothing.
     counts = np.column_stack([np.ones(40, int), np.full(40, 5), np.zeros(40, int)])
-    counts[: len(ratios), 2] = [50, *[1] * (len(ratios) - 1)]
+    counts[: len(ratios), 2] = [rich, *[5] * (len(ratios) - 1)]
     chosen = divide(counts, ratios, np.random.default_rng(1))
     assert (held(counts, chosen, len(ratios))[:, 2] > 0).all()
 

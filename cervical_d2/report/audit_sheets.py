@@ -16,7 +16,7 @@ from cervical_d2.data.audits.groups import SharedGroup
 from cervical_d2.data.audits.overlaps import Overlap
 from cervical_d2.data.mapper import read_image
 from cervical_d2.files import write_bytes, write_json
-from cervical_d2.inference.draw import COLORS, FONT, Box, draw_boxes
+from cervical_d2.inference.draw import COLORS, FONT
 from cervical_d2.report.pictures import GAP, fit
 
 WORST = 24  # findings on a sheet
@@ -58,10 +58,11 @@ def draw_sheet(name: str, findings: Sequence[Finding]) -> np.ndarray:
     sheet = SHEETS[name]
     cells = [sheet.cell(finding) for finding in findings[:WORST]]
     height, width = np.max([cell.shape[:2] for cell in cells], axis=0) + GAP
-    rows = -(-len(cells) // sheet.columns)
-    canvas = np.full((rows * height, sheet.columns * width + GAP, 3), 255, np.uint8)
+    columns = min(sheet.columns, len(cells) + 1)  # one cell alone would be narrower than the heading
+    rows = -(-len(cells) // columns)
+    canvas = np.full((rows * height, columns * width + GAP, 3), 255, np.uint8)
     for number, cell in enumerate(cells):
-        y, x = number // sheet.columns * height, number % sheet.columns * width + GAP
+        y, x = number // columns * height, number % columns * width + GAP
         canvas[y : y + cell.shape[0], x : x + cell.shape[1]] = cell
     shown = "all" if len(findings) == len(cells) else f"the worst {len(cells)} of"
     return np.vstack([_text([f" {AUDITS[name].found}: {shown} {len(findings)}"], canvas.shape[1], 0.6), canvas])
@@ -94,12 +95,13 @@ def box_cell(item: BoxPair) -> np.ndarray:
     scale = CROP / (2 * half)
     to_crop = np.array([[scale, 0, CROP / 2 - scale * center[0]], [0, scale, CROP / 2 - scale * center[1]]])
     crop = cv2.warpAffine(image, to_crop, (CROP, CROP), flags=cv2.INTER_LINEAR, borderValue=(255, 255, 255))
-    shift = np.tile(to_crop[:, 2], 2)
-    drawn = draw_boxes(crop, [Box(box * scale + shift, color, "") for color, box in enumerate(both)])
+    for color, (corners, thickness) in enumerate(zip(both * scale + np.tile(to_crop[:, 2], 2), (4, 1), strict=True)):
+        x1, y1, x2, y2 = (round(float(value)) for value in corners)  # the second is seen on the first, even if equal
+        cv2.rectangle(crop, (x1, y1), (x2, y2), COLORS[color], thickness)
     names = item.classes if item.contradictory else (f"{item.classes[0]} twice", "")
     key = np.hstack([_text([name], CROP // 2, 0.45, COLORS[color]) for color, name in enumerate(names)])
     head = _text([Path(item.file).name, f"{item.split}, IoU {item.iou:.2f}"], CROP)
-    return np.vstack([head, key, drawn])
+    return np.vstack([head, key, crop])
 
 
 SHEETS = {"overlaps": Sheet(overlap_cell, 2), "groups": Sheet(group_cell, 2), "boxes": Sheet(box_cell, 6)}

@@ -68,7 +68,7 @@ def audit(datasets: Sequence[str], which: Sequence[str], within: bool = False) -
 def report(found: Mapping[str, Sequence[Finding]], limit: int) -> Iterator[str]:
     """A heading for each audit and the worst `limit` of its findings, one line each."""
     for name, findings in found.items():
-        yield f"{name}: {len(findings) or 'no'} {AUDITS[name].found}"
+        yield f"{name}: {len(findings) or 'none'} found ({AUDITS[name].found})"
         yield from (f"  {finding.line()}" for finding in findings[:limit])
         if len(findings) > limit:
             yield f"  and {len(findings) - limit} more in audit.json"
