@@ -1,4 +1,4 @@
-"""Detection of cervical cells and clumps on Detectron2. Importing it registers the data sets."""
+"""Detection of cervical cells and clumps on Detectron2. Importing it registers data sets and parts of models."""
 
 import warnings
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 with warnings.catch_warnings():
     # Detectron2 is compiled by torch.jit.script as it is imported, and whoever runs a command cannot mend that.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.")
+    import cervical_d2.modeling  # noqa: F401
     from cervical_d2.data.registry import register_all
 
 __version__ = "0.1.0"

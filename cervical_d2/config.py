@@ -26,7 +26,23 @@ class Key(NamedTuple):
 
 KEYS = (
     Key("INPUT.RANDOM_ROT90", False, "rotate by 0, 90, 180 or 270 degrees, each with probability 1/4"),
+    Key(
+        "INPUT.RANDOM_ROTATION",
+        0.0,
+        "rotate by an angle in +- so many degrees, up to 180; boxes turn as ellipses",
+    ),
+    Key("INPUT.STAIN_JITTER", 0.0, "scale the density of each stain by 1 +- so much, up to 1, and shift it a little"),
+    Key("INPUT.BRIGHTNESS", 0.0, "multiply by a factor in 1 +- so much, up to 1"),
+    Key("INPUT.DEFOCUS", 0.0, "defocus half of the images: largest radius in px, up to 20"),
+    Key("INPUT.BLUR", 0.0, "blur half of the images: largest sigma of a Gaussian in px, up to 20"),
+    Key("INPUT.JPEG_QUALITY", 0, "compress with a quality from so much, 1 to 100, to 100; 0: not at all"),
+    Key("INPUT.MIN_VISIBLE", 0.0, "share of a cell that crop and rotation must leave in view; of less none is learned"),
     Key("MODEL.CHANNELS_LAST", False, "keep activations as NHWC in memory; the same numbers, often faster"),
+    Key(
+        "MODEL.UNLABELED_SCORE",
+        0.0,
+        "background that the model scores this high is not punished: for sparsely labeled sets; 0: all is",
+    ),
     Key("SOLVER.MAX_EPOCHS", 0.0, "length of the training in epochs; 0: SOLVER.MAX_ITER counts"),
     Key("SOLVER.EPOCH_STEPS", (), "epochs after which the learning rate drops; empty: SOLVER.STEPS counts"),
     Key(

@@ -14,6 +14,8 @@ import torch
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
 
+real_data = pytest.mark.skipif(not (SHARED / "data").is_dir(), reason="needs the real images in ../shared/data")
+
 torch.set_num_threads(1)  # tiny tensors: a second thread only waits
 
 TINY_CONFIG = """\

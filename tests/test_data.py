@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import SHARED
+from conftest import SHARED, real_data
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 
@@ -18,8 +18,6 @@ from cervical_d2.errors import UserError
 
 # Xu et al. 2022, section 2.1
 PAPER_CLASSES = ["ascus", "asch", "lsil", "hsil", "scc", "agc", "trich", "cand", "flora", "herps", "actin"]
-
-real_data = pytest.mark.skipif(not (SHARED / "data").is_dir(), reason="needs the real images in ../shared/data")
 
 
 def change(path: Path, **changes) -> None:

@@ -132,7 +132,7 @@ def test_crowds_ignored_boxes_areas_and_box_modes_are_heeded(register):
 
 
 def test_truth_is_read_in_double_precision(register):
-    _, truth = read_truth(register([record(1, box([1000.1, 0.2, 10.3, 20.4], 2))]), 3)
+    _, truth, _ = read_truth(register([record(1, box([1000.1, 0.2, 10.3, 20.4], 2))]), 3)
     assert truth.box.tolist() == [[1000.1, 0.2, 1000.1 + 10.3, 0.2 + 20.4]]  # 1000.1 is 1000.09998 in 32 bits
     assert truth.label.tolist() == [2]
 

@@ -9,8 +9,9 @@ from detectron2.data import DatasetCatalog
 from detectron2.data import transforms as T
 
 from cervical_d2.config import load_config
+from cervical_d2.data.augmentation import RandomRot90
 from cervical_d2.data.loader import CHUNK, BatchPlan, TrainLoader
-from cervical_d2.data.mapper import DetectionMapper, RandomRot90, train_augmentations
+from cervical_d2.data.mapper import DetectionMapper, train_augmentations
 from cervical_d2.data.registry import resolve
 from cervical_d2.errors import UserError
 

@@ -16,6 +16,7 @@ from cervical_d2.data.loader import BatchPlan, TrainLoader
 from cervical_d2.data.mapper import DetectionMapper, test_augmentations, train_augmentations
 from cervical_d2.data.packed import PackedRecords
 from cervical_d2.data.problems import Problems
+from cervical_d2.data.sampling import train_repeats
 from cervical_d2.errors import UserError
 
 
@@ -47,8 +48,9 @@ def build_train_loader(cfg: CfgNode) -> TrainLoader:
     records = train_records(cfg)
     wide = np.array([record["width"] > record["height"] for record in records])
     grouping = cfg.DATALOADER.ASPECT_RATIO_GROUPING
-    plan = BatchPlan(len(records), cfg.SOLVER.IMS_PER_BATCH, cfg.SEED, wide if grouping else None)
-    mapper = DetectionMapper(train_augmentations(cfg), cfg.INPUT.FORMAT)
+    repeats = train_repeats(cfg, records)
+    plan = BatchPlan(len(records), cfg.SOLVER.IMS_PER_BATCH, cfg.SEED, wide if grouping else None, repeats)
+    mapper = DetectionMapper(train_augmentations(cfg), cfg.INPUT.FORMAT, cfg.INPUT.MIN_VISIBLE)
     return TrainLoader(records, mapper, plan, workers=cfg.DATALOADER.NUM_WORKERS, rank=comm.get_rank(), ranks=ranks)
 
 

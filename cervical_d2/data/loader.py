@@ -22,13 +22,23 @@ CHUNK = 32  # batches among which images are sorted by shape: long enough to pai
 class BatchPlan:
     """Which images make up which batch.
 
-    Every image comes once an epoch, in a new order each; epochs follow without a gap, so that no image is dropped.
+    Every image comes once a cycle, in a new order each; cycles follow without a gap, so that no image is dropped.
+    With `repeats` ((N,) relative frequencies) a cycle has as many presentations as their sum, rounded, and in each an
+    image comes as often as its part of them says, rounded up or down at random, so that the mean over cycles is exact.
     With `wide` ((N,) bool, landscape) the images of a chunk of batches are sorted by shape, so that less is padded;
     that moves an image within its chunk and no further.
     """
 
-    def __init__(self, images: int, batch: int, seed: int, wide: np.ndarray | None = None):
-        self.images, self.batch, self.seed, self.wide = images, batch, seed, wide
+    def __init__(
+        self,
+        images: int,
+        batch: int,
+        seed: int,
+        wide: np.ndarray | None = None,
+        repeats: np.ndarray | None = None,
+    ):
+        self.images, self.batch, self.seed, self.wide, self.repeats = images, batch, seed, wide, repeats
+        self.cycle = images if repeats is None else round(float(repeats.sum()))
         self._order = functools.lru_cache(maxsize=4)(self._shuffled)
         self._chunk = functools.lru_cache(maxsize=2)(self._sorted_chunk)
 
@@ -36,12 +46,21 @@ class BatchPlan:
         """[(position, image index)] of all ranks' images in `iteration`."""
         return self._chunk(iteration // CHUNK)[iteration % CHUNK]
 
-    def _shuffled(self, epoch: int) -> np.ndarray:
-        return generator(self.seed, Stream.ORDER, epoch).permutation(self.images)
+    def _shuffled(self, cycle: int) -> np.ndarray:
+        rng = generator(self.seed, Stream.ORDER, cycle)
+        order = rng.permutation(self.images)
+        if self.repeats is None:
+            return order
+        # Systematic sampling: the images lie on a line, each as long as it shall come; a comb of step 1 and random
+        # start hits each that often, up or down to a whole number. The order on the line is random, lest neighbors
+        # always come together.
+        ends = np.floor(np.cumsum(self.repeats[order]) * (self.cycle / self.repeats.sum()) + rng.random())
+        ends[-1] = self.cycle  # whatever the rounding of the sum
+        return rng.permutation(np.repeat(order, np.diff(ends, prepend=0).astype(int)))
 
     def _sorted_chunk(self, number: int) -> list[list[tuple[int, int]]]:
         positions = np.arange(number * CHUNK * self.batch, (number + 1) * CHUNK * self.batch)
-        indices = np.array([self._order(int(p) // self.images)[p % self.images] for p in positions])
+        indices = np.array([self._order(int(p) // self.cycle)[p % self.cycle] for p in positions])
         order: np.ndarray = np.arange(len(positions))
         if self.wide is not None:
             by_shape = np.argsort(self.wide[indices], kind="stable").reshape(CHUNK, self.batch)

@@ -8,26 +8,21 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import detection_utils
 from detectron2.data import transforms as T
+from detectron2.structures import Boxes
 
+from cervical_d2.data.augmentation import cytology_augmentations
 from cervical_d2.data.formats import Record
 from cervical_d2.errors import UserError
-
-
-class RandomRot90(T.Augmentation):
-    """Rotate by a multiple of 90 degrees: a smear has no up or down, and such a rotation keeps boxes exact."""
-
-    def get_transform(self, image: np.ndarray) -> T.Transform:
-        """`image` (H, W, C); the identity, or a rotation that expands to the rotated size."""
-        height, width = image.shape[:2]
-        turns = int(np.random.randint(4))
-        return T.RotationTransform(height, width, 90 * turns, expand=True) if turns else T.NoOpTransform()
+from cervical_d2.structures import LabeledInstances, corners
 
 
 def train_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
-    """Crop if asked for, multi-scale resize, flip, quarter turns: the last two give all eight symmetries of a field."""
+    """Crop if asked for, multi-scale resize, flip, then what varies between smears and cameras.
+
+    Raises `UserError` for a setting out of range.
+    """
     crop = [T.RandomCrop(cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE)] if cfg.INPUT.CROP.ENABLED else []
-    rotations = [RandomRot90()] if cfg.INPUT.RANDOM_ROT90 else []
-    return [*crop, *detection_utils.build_augmentation(cfg, is_train=True), *rotations]
+    return [*crop, *detection_utils.build_augmentation(cfg, is_train=True), *cytology_augmentations(cfg)]
 
 
 def test_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
@@ -48,9 +43,10 @@ def read_image(path: str, image_format: str) -> np.ndarray:
 class DetectionMapper:
     """Reads, augments and packs one record: image (3, H, W) in `image_format`, instances with boxes in its pixels."""
 
-    def __init__(self, augmentations: Sequence[T.Augmentation], image_format: str):
+    def __init__(self, augmentations: Sequence[T.Augmentation], image_format: str, min_visible: float = 0.0):
+        """`min_visible`: see `labeled_instances`."""
         self.augmentations = T.AugmentationList(augmentations)
-        self.image_format = image_format
+        self.image_format, self.min_visible = image_format, min_visible
 
     def __call__(self, record: Record) -> dict[str, Any]:
         """`record` is not changed. Raises `UserError` for an image that cannot be read or is of another size."""
@@ -63,14 +59,41 @@ class DetectionMapper:
         augmented = T.AugInput(image)
         transforms = self.augmentations(augmented)
         shape = augmented.image.shape[:2]
-        annotations = [
-            detection_utils.transform_instance_annotations(dict(annotation), transforms, shape)
-            for annotation in record["annotations"]
-            if not annotation.get("iscrowd", 0)
-        ]
-        instances = detection_utils.annotations_to_instances(annotations, shape)
+        truth = labeled_instances(record["annotations"], transforms, shape, self.min_visible)
         return {
             **{key: value for key, value in record.items() if key != "annotations"},
             "image": torch.as_tensor(np.ascontiguousarray(augmented.image.transpose(2, 0, 1))),
-            "instances": detection_utils.filter_empty_instances(instances),
+            "instances": truth,
         }
+
+
+def labeled_instances(
+    annotations: Sequence[Record], transforms: T.TransformList, shape: tuple[int, int], min_visible: float = 0.0
+) -> LabeledInstances:
+    """The annotations after `transforms`, clipped to `shape` (height, width); what no longer shows is left out.
+
+    Ignore regions and crowds are not cells to be learned, and stand aside as regions not to be punished; so does what
+    is left of a cell of which less than the share `min_visible` shows.
+    """
+    box = corners(annotations)
+    region = np.array([bool(annotation.get("iscrowd", 0)) for annotation in annotations], bool)
+    label = np.array([annotation["category_id"] for annotation in annotations], np.int64)
+    moved = transforms.apply_box(box) if len(box) else box
+    moved[region] = _enclosures(box[region], transforms)
+    boxes = Boxes(torch.as_tensor(moved, dtype=torch.float32))
+    whole = boxes.area()
+    boxes.clip(shape)
+    shown = boxes.nonempty(threshold=1e-5)
+    aside = torch.as_tensor(region) | (boxes.area() < min_visible * whole)
+    return LabeledInstances(
+        shape,
+        ignore=boxes[shown & aside],
+        gt_boxes=boxes[shown & ~aside],
+        gt_classes=torch.as_tensor(label)[shown & ~aside],
+    )
+
+
+def _enclosures(box: np.ndarray, transforms: T.TransformList) -> np.ndarray:
+    """(M, 4): all of each region is still covered when it is turned, unlike of a cell, which is round."""
+    points = transforms.apply_coords(box[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 2)).reshape(-1, 4, 2)
+    return np.concatenate([points.min(axis=1), points.max(axis=1)], axis=1)

@@ -25,7 +25,9 @@ from detectron2.utils.logger import setup_logger
 from cervical_d2.checkpoint.safe_load import load_file
 from cervical_d2.config import config_value
 from cervical_d2.data.build import records_of, train_records
+from cervical_d2.data.mapper import train_augmentations
 from cervical_d2.data.registry import class_names, resolve
+from cervical_d2.data.sampling import train_repeats
 from cervical_d2.engine.schedule import resolve_schedule
 from cervical_d2.errors import UserError
 from cervical_d2.files import write_text
@@ -61,7 +63,11 @@ def prepare(cfg: CfgNode, *, train: bool = True, resume: bool = False) -> list[s
     for name in cfg.DATASETS.TEST:
         records_of((name,))
     if train:
-        lines += resolve_schedule(cfg, len(train_records(cfg)))
+        records = train_records(cfg)
+        train_augmentations(cfg)  # refused now if out of range
+        if (repeats := train_repeats(cfg, records)) is not None:
+            lines.append(f"repeat factors: {repeats.min():.2f} to {repeats.max():.2f}, {repeats.mean():.2f} on average")
+        lines += resolve_schedule(cfg, len(records))
     return lines
 
 

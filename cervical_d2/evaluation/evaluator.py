@@ -17,9 +17,10 @@ from detectron2.structures import BoxMode
 from detectron2.utils import comm
 
 from cervical_d2.errors import UserError
+from cervical_d2.evaluation.centers import SCORE, center_metrics
 from cervical_d2.evaluation.ground_truth import read_truth
-from cervical_d2.evaluation.matching import Detections, select
-from cervical_d2.evaluation.protocols import class_metrics, coco_tables, paper_metrics, summarize_coco
+from cervical_d2.evaluation.matching import Detections, Floats, Truth, select
+from cervical_d2.evaluation.protocols import class_metrics, coco_tables, mean, paper_metrics, summarize_coco
 from cervical_d2.evaluation.table import metrics_text
 from cervical_d2.files import write_json, write_text
 
@@ -37,6 +38,9 @@ class CervicalCOCOEvaluator(COCOEvaluator):
     AR1, AR10, AR100 (and AR<max_dets_per_image>), ARs, ARm, ARl, the papers' mAP and AR (`paper_metrics`), and
     per class AP-<name>, AP50-<name> and recall50-<name>, whose dash keeps them out of Detectron2's CSV line. The
     keys are the same for a model that finds nothing.
+
+    A data set whose labels are centers (`center_radius` px in its metadata) adds {"center": ...}, matched by distance:
+    AP and, at a score of 0.5, F1, precision and recall, means over the classes and per class.
 
     In `output_dir`: metrics.json (what is returned, NaN as null), metrics.txt (a table) and predictions.json, a
     COCO result list with a category_name in each entry. Its category_id is that of the data set's own JSON where
@@ -77,7 +81,8 @@ class CervicalCOCOEvaluator(COCOEvaluator):
         self._classes = self._metadata.get("thing_classes")
         if not self._classes:
             raise UserError(f"{dataset_name}: no class names; set thing_classes in its metadata")
-        self._images, self._truth = read_truth(dataset_name, len(self._classes))
+        self._radius = self._metadata.get("center_radius")
+        self._images, self._truth, self._centers = read_truth(dataset_name, len(self._classes))
 
     def evaluate(self, img_ids: Collection[Any] | None = None) -> dict[str, Any]:
         """The metrics, see the class; {} in all processes but the main one. `img_ids`: of these images only."""
@@ -93,20 +98,17 @@ class CervicalCOCOEvaluator(COCOEvaluator):
         self, predictions: Sequence[Mapping[str, Any]], img_ids: Collection[Any] | None = None
     ) -> None:
         found = list(itertools.chain.from_iterable(prediction["instances"] for prediction in predictions))
-        truth, detections = self._truth, self._detections(found)
+        truth, centers, detections = self._truth, self._centers, self._detections(found)
         if img_ids is not None:
             chosen = [self._images[image_id] for image_id in img_ids]
-            truth = select(truth, np.isin(truth.image, chosen))
+            rows = np.isin(truth.image, chosen)
+            truth, centers = select(truth, rows), centers[rows]
             detections = select(detections, np.isin(detections.image, chosen))
         caps = [cap for cap in COCO_CAPS if cap < self._max_dets] + [self._max_dets]
         tables = coco_tables(truth, detections, num_classes=len(self._classes), max_dets=caps)
         overall = paper_metrics(tables) | summarize_coco(tables)
         per_class = class_metrics(tables)
-        self._results["bbox"] = overall | {
-            f"{metric}-{name}": value
-            for metric, values in per_class.items()
-            for name, value in zip(self._classes, values, strict=True)
-        }
+        self._results["bbox"] = overall | self._named(per_class)
         images = len(self._images if img_ids is None else img_ids)
         text = metrics_text(
             f"{self._metadata.name}: {images} images, at most {self._max_dets} detections per image and class; %",
@@ -118,8 +120,27 @@ class CervicalCOCOEvaluator(COCOEvaluator):
                 "detections": tables.detections.tolist(),
             },
         )
-        self._logger.info("Evaluation of the boxes:\n%s", text)
+        if self._radius:
+            text += "\n\n" + self._by_centers(truth, centers, detections)
+        self._logger.info("Evaluation:\n%s", text)
         self._write(found, text)
+
+    def _by_centers(self, truth: Truth, centers: Floats, detections: Detections) -> str:
+        """Adds the results by distance of centers, and returns them as text."""
+        per_class = center_metrics(
+            truth, centers, detections, num_classes=len(self._classes), radius=self._radius, cap=self._max_dets
+        )
+        overall = {name: mean(np.array(values)) for name, values in per_class.items()}
+        self._results["center"] = overall | self._named(per_class)
+        title = f"by centers within {self._radius:g} px; F1, precision and recall at a score of {SCORE} and more; %"
+        return metrics_text(title, overall, {"class": self._classes, **per_class})
+
+    def _named(self, per_class: Mapping[str, Sequence[float]]) -> dict[str, float]:
+        return {
+            f"{metric}-{name}": value
+            for metric, values in per_class.items()
+            for name, value in zip(self._classes, values, strict=True)
+        }
 
     def _detections(self, found: Found) -> Detections:
         for row in found:

@@ -86,11 +86,11 @@ def match_coco(truth: Truth, detections: Detections, thresholds: Floats, ranges:
     `thresholds`: (T,) of IoU; `ranges`: (A, 2) of area; `cap`: detections kept per image and class.
     Source: pycocotools `COCOeval.evaluateImg`, ties included.
     """
-    detections, rank = _best(detections, cap)
+    detections, rank = best_of(detections, cap)
     ignored = outside(truth.area, ranges) | truth.crowd | truth.ignore
     matched = np.zeros((len(ranges), len(thresholds), len(rank)), bool)
     excused = matched.copy()
-    for rows, boxes in _meetings(detections, truth):
+    for rows, boxes in meetings(detections, truth):
         iou = overlap(detections.box[rows], truth.box[boxes], truth.crowd[boxes])
         choice = _greedy(iou, ignored[:, boxes], truth.crowd[boxes], thresholds)
         matched[..., rows] = choice >= 0
@@ -100,7 +100,7 @@ def match_coco(truth: Truth, detections: Detections, thresholds: Floats, ranges:
     return Matches(detections.label, detections.score, rank, matched & ~excused, ~matched & ~excused)
 
 
-def _best(detections: Detections, cap: int) -> tuple[Detections, Ints]:
+def best_of(detections: Detections, cap: int) -> tuple[Detections, Ints]:
     """The `cap` best of each image and class, sorted as in `Matches`, and their ranks."""
     order = np.lexsort((-detections.score, detections.image, detections.label))
     detections = select(detections, order)
@@ -109,7 +109,7 @@ def _best(detections: Detections, cap: int) -> tuple[Detections, Ints]:
     return select(detections, rank < cap), rank[rank < cap]
 
 
-def _meetings(detections: Detections, truth: Truth) -> Iterator[tuple[slice, Ints]]:
+def meetings(detections: Detections, truth: Truth) -> Iterator[tuple[slice, Ints]]:
     """For each image and class that has both: the rows of the sorted `detections`, and those of `truth`."""
     images = max(detections.image.max(initial=0), truth.image.max(initial=0)) + 1
     found = detections.label * images + detections.image

@@ -85,8 +85,8 @@ def coco_tables(
     precision = np.full((len(IOU_THRESHOLDS), len(RECALLS), num_classes, len(ranges), len(caps)), np.nan)
     recall = np.full((len(IOU_THRESHOLDS), num_classes, len(ranges), len(caps)), np.nan)
     for k in range(num_classes):
-        for m, (correct, wrong) in enumerate(_by_score(matches, k, caps)):
-            precision[:, :, k, :, m], recall[:, k, :, m] = _curves(correct, wrong, wanted[k])
+        for m, (correct, wrong) in enumerate(by_score(matches, k, caps)):
+            precision[:, :, k, :, m], recall[:, k, :, m] = curves(correct, wrong, wanted[k])
     truths = np.bincount(truth.label[~(truth.crowd | truth.ignore)], minlength=num_classes)
     return CocoTables(precision, recall, truths, np.bincount(matches.label, minlength=num_classes), caps)
 
@@ -94,12 +94,12 @@ def coco_tables(
 def summarize_coco(tables: CocoTables) -> dict[str, float]:
     """COCO's numbers in percent: AP, AP50, AP75, APs, APm, APl, an AR<cap> for each cap, ARs, ARm, ARl."""
     metrics = {
-        name: _percent(tables.precision[ious, :, :, AREAS[area], -1]) for name, (ious, area) in PRECISION_ROWS.items()
+        name: percent(tables.precision[ious, :, :, AREAS[area], -1]) for name, (ious, area) in PRECISION_ROWS.items()
     }
     for m, cap in enumerate(tables.caps):
-        metrics[f"AR{cap}"] = _percent(tables.recall[:, :, AREAS["all"], m])
+        metrics[f"AR{cap}"] = percent(tables.recall[:, :, AREAS["all"], m])
     for name, area in RECALL_ROWS.items():
-        metrics[name] = _percent(tables.recall[:, :, AREAS[area], -1])
+        metrics[name] = percent(tables.recall[:, :, AREAS[area], -1])
     return metrics
 
 
@@ -108,9 +108,9 @@ def class_metrics(tables: CocoTables) -> dict[str, list[float]]:
     precision, recall = tables.precision[:, :, :, AREAS["all"], -1], tables.recall[0, :, AREAS["all"], -1]
     classes = range(len(tables.truths))
     return {
-        "AP": [_percent(precision[:, :, k]) for k in classes],
-        "AP50": [_percent(precision[IOU_50, :, k]) for k in classes],
-        "recall50": [_percent(recall[k]) for k in classes],
+        "AP": [percent(precision[:, :, k]) for k in classes],
+        "AP50": [percent(precision[IOU_50, :, k]) for k in classes],
+        "recall50": [percent(recall[k]) for k in classes],
     }
 
 
@@ -121,12 +121,12 @@ def paper_metrics(tables: CocoTables) -> dict[str, float]:
     """
     metrics = class_metrics(tables)
     return {
-        "mAP": _mean(np.array(metrics["AP50"])),
-        "AR": _mean(np.array(metrics["recall50"])),
+        "mAP": mean(np.array(metrics["AP50"])),
+        "AR": mean(np.array(metrics["recall50"])),
     }
 
 
-def _by_score(matches: Matches, label: int, caps: Sequence[int]) -> list[tuple[Bools, Bools]]:
+def by_score(matches: Matches, label: int, caps: Sequence[int]) -> list[tuple[Bools, Bools]]:
     """For each cap the verdicts (A, T, N) on one class, all images together, by falling score."""
     rows = slice(*np.searchsorted(matches.label, [label, label + 1]))
     order = np.argsort(-matches.score[rows], kind="stable")
@@ -135,7 +135,7 @@ def _by_score(matches: Matches, label: int, caps: Sequence[int]) -> list[tuple[B
     return [(correct[..., rank < cap], wrong[..., rank < cap]) for cap in caps]
 
 
-def _curves(correct: Bools, wrong: Bools, wanted: Ints) -> tuple[Floats, Floats]:
+def curves(correct: Bools, wrong: Bools, wanted: Ints) -> tuple[Floats, Floats]:
     """Precision at `RECALLS` (T, R, A) and final recall (T, A).
 
     `correct`, `wrong`: (A, T, N) by falling score; `wanted`: (A,) boxes to find.
@@ -154,11 +154,11 @@ def _curves(correct: Bools, wrong: Bools, wanted: Ints) -> tuple[Floats, Floats]
     return sampled.transpose(1, 2, 0), final.T
 
 
-def _percent(fractions: Floats) -> float:
-    return 100 * _mean(fractions)
+def percent(fractions: Floats) -> float:
+    return 100 * mean(fractions)
 
 
-def _mean(values: Floats) -> float:
+def mean(values: Floats) -> float:
     """The mean of what is not NaN; NaN, without numpy's warning, where that is nothing."""
     present = values[~np.isnan(values)]
     return float(present.mean()) if present.size else float("nan")

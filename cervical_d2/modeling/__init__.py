@@ -1,1 +1,7 @@
-"""Backbones, anchors, heads and losses, registered with Detectron2 on import."""
+"""The parts of the detectors that are ours; importing this registers them with Detectron2."""
+
+from cervical_d2.modeling.retinanet import CervicalRetinaNet
+from cervical_d2.modeling.roi_heads import CervicalROIHeads
+from cervical_d2.modeling.rpn import CervicalRPN
+
+__all__ = ["CervicalROIHeads", "CervicalRPN", "CervicalRetinaNet"]

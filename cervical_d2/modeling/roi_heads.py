@@ -1,0 +1,82 @@
+"""The second stage: boxes are classified and refined."""
+
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.layers import ShapeSpec
+from detectron2.modeling.poolers import ROIPooler
+from detectron2.modeling.roi_heads import ROI_HEADS_REGISTRY, StandardROIHeads, build_box_head
+from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
+from detectron2.structures import Instances, pairwise_iou
+from torch import Tensor
+
+from cervical_d2.modeling.unlabeled import Leniency
+from cervical_d2.structures import ignore_regions, in_ignore_region
+
+# R sampled proposals of all images together, K classes; class K is background.
+
+
+class CervicalOutputLayers(FastRCNNOutputLayers):
+    """Scores and deltas, and their losses without the samples that `leniency` spares."""
+
+    @configurable
+    def __init__(self, *, leniency: Leniency, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.leniency = leniency
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
+        """Upstream's arguments and ours."""
+        return {**super().from_config(cfg, input_shape), "leniency": Leniency.from_config(cfg)}
+
+    def losses(self, predictions: tuple[Tensor, Tensor], proposals: list[Instances]) -> dict[str, Tensor]:
+        """`predictions`: scores (R, K + 1) and deltas; a spared sample is as if it had not been drawn."""
+        scores, deltas = predictions
+        background = torch.cat([proposal.gt_classes for proposal in proposals]) == self.num_classes
+        likeliest = scores.softmax(dim=1)[:, : self.num_classes].max(dim=1).values
+        keep = ~self.leniency.spares(likeliest, background)
+        if keep.all():
+            return super().losses(predictions, proposals)
+        parts = keep.split([len(proposal) for proposal in proposals])
+        kept = [proposal[part] for proposal, part in zip(proposals, parts, strict=True)]
+        return super().losses((scores[keep], deltas[keep]), kept)
+
+
+@ROI_HEADS_REGISTRY.register()
+class CervicalROIHeads(StandardROIHeads):
+    """`StandardROIHeads` that learns no background from ignore regions, nor, if asked, from unlabeled cells."""
+
+    @classmethod
+    def _init_box_head(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
+        features, box = cfg.MODEL.ROI_HEADS.IN_FEATURES, cfg.MODEL.ROI_BOX_HEAD
+        pooler = ROIPooler(
+            output_size=box.POOLER_RESOLUTION,
+            scales=tuple(1.0 / input_shape[name].stride for name in features),
+            sampling_ratio=box.POOLER_SAMPLING_RATIO,
+            pooler_type=box.POOLER_TYPE,
+        )
+        (channels,) = {input_shape[name].channels for name in features}
+        size = box.POOLER_RESOLUTION
+        head = build_box_head(cfg, ShapeSpec(channels=channels, height=size, width=size))
+        return {
+            "box_in_features": features,
+            "box_pooler": pooler,
+            "box_head": head,
+            "box_predictor": CervicalOutputLayers(cfg, head.output_shape),
+        }
+
+    @torch.no_grad()
+    def label_and_sample_proposals(self, proposals: list[Instances], targets: list[Instances]) -> list[Instances]:
+        """As upstream's, on the proposals that are near a labeled cell or outside of the ignore regions."""
+        pairs = zip(proposals, targets, strict=True)
+        return super().label_and_sample_proposals([self._learnable(*pair) for pair in pairs], targets)
+
+    def _learnable(self, proposals: Instances, truth: Instances) -> Instances:
+        if not len(ignore_regions(truth)):
+            return proposals
+        ignored = in_ignore_region(proposals.proposal_boxes, truth)
+        if len(truth):
+            _, matched = self.proposal_matcher(pairwise_iou(truth.gt_boxes, proposals.proposal_boxes))
+            ignored &= matched != 1
+        return proposals[~ignored]

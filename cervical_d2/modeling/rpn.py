@@ -1,0 +1,58 @@
+"""The region proposal network."""
+
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.modeling.proposal_generator import PROPOSAL_GENERATOR_REGISTRY, RPN
+from detectron2.structures import Boxes, Instances
+from torch import Tensor
+
+from cervical_d2.modeling.unlabeled import Leniency
+from cervical_d2.structures import in_ignore_region
+
+# N images, R anchors of all levels together. Labels: 1 cell, 0 background, -1 not learned from.
+
+
+@PROPOSAL_GENERATOR_REGISTRY.register()
+class CervicalRPN(RPN):
+    """`RPN` that learns no background from ignore regions, nor, if asked, from likely unlabeled cells."""
+
+    @configurable
+    def __init__(self, *, leniency: Leniency, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.leniency = leniency
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: Any) -> dict[str, Any]:
+        """Upstream's arguments and ours."""
+        return {**super().from_config(cfg, input_shape), "leniency": Leniency.from_config(cfg)}
+
+    @torch.no_grad()
+    def label_and_sample_anchors(
+        self, anchors: list[Boxes], gt_instances: list[Instances]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Labels (R,) and matched boxes (R, 4) for each image; ignore regions are set aside before the sampling."""
+        labels, boxes = super().label_and_sample_anchors(anchors, gt_instances)
+        every = Boxes.cat(anchors)
+        for label, truth in zip(labels, gt_instances, strict=True):
+            label[(label == 0) & in_ignore_region(every, truth)] = -1
+        return [super(CervicalRPN, self)._subsample_labels(label) for label in labels], boxes
+
+    def _subsample_labels(self, label: Tensor) -> Tensor:
+        """Leaves all: `label_and_sample_anchors` samples when it knows which count."""
+        return label
+
+    def losses(
+        self,
+        anchors: list[Boxes],
+        pred_objectness_logits: list[Tensor],
+        gt_labels: list[Tensor],
+        pred_anchor_deltas: list[Tensor],
+        gt_boxes: list[Tensor],
+    ) -> dict[str, Tensor]:
+        """Upstream's losses without the samples that `leniency` spares."""
+        label = torch.stack(gt_labels)
+        spared = self.leniency.spares(torch.cat(pred_objectness_logits, dim=1).sigmoid(), label == 0)
+        label = label.masked_fill(spared, -1)
+        return super().losses(anchors, pred_objectness_logits, list(label), pred_anchor_deltas, gt_boxes)

@@ -1,0 +1,58 @@
+#!/usr/bin/env python
+"""Draw what each augmentation does: tools/visualize_augmentation.py --output sheet.jpg [--image smear.png] [--time]."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Answers --help without importing torch."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the picture, a .jpg")
+    parser.add_argument("--image", type=Path, metavar="FILE", help="by default a scene of the demo set, with its boxes")
+    parser.add_argument("--seed", type=int, default=0, help="of the draws (default 0)")
+    parser.add_argument("--time", action="store_true", help="print ms of one core per 800 x 600 image too")
+    return parser.parse_args(argv)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Read or draw an image, draw the sheet, time if asked to."""
+    import cv2
+    import numpy as np
+
+    from cervical_d2.data.mapper import read_image
+    from cervical_d2.data.randomness import Stream, numpy_seeded
+    from cervical_d2.data.synthetic import CLASSES, draw_scene
+    from cervical_d2.errors import UserError
+    from cervical_d2.inference.draw import Box
+    from cervical_d2.report.augmentations import augmentation_sheet, costs
+
+    boxes: list[Box] = []
+    if args.image:
+        image = read_image(str(args.image), "RGB")
+    else:
+        scene = draw_scene(0, "train", 10, size=240)  # four classes; drawn at the size it is shown in
+        image, boxes = scene.image, [Box(cell.box, CLASSES.index(cell.label), "") for cell in scene.cells]
+    with numpy_seeded(args.seed, Stream.AUGMENTATION):
+        sheet = augmentation_sheet(image, boxes, CLASSES if boxes else ())
+        timed = costs(draw_scene(0, "train", 0, size=800).image[:600].copy()) if args.time else []
+    bgr, jpeg = np.ascontiguousarray(sheet[..., ::-1]), args.output.suffix.lower() in (".jpg", ".jpeg")
+    if not jpeg or not cv2.imwrite(str(args.output), bgr, [cv2.IMWRITE_JPEG_QUALITY, 80]):
+        raise UserError(f"{args.output}: cannot be written; name a .jpg in a folder that exists")
+    print(args.output)
+    for key, value, cost in timed:
+        print(f"{key:22} {value:>6} {cost:6.1f} ms")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit status: 0, or 2 for a user's mistake."""
+    args = parse_args(argv)
+    from cervical_d2.errors import run_main
+
+    return run_main(lambda: run(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
