@@ -110,10 +110,7 @@ def _document(pooled: Pool, wanted: np.ndarray) -> dict[str, Any]:
             | {"category": pooled.names[annotation["category_id"]] if annotation["category_id"] >= 0 else None}
             for annotation in record["annotations"]
         ]
-    document = coco_document(Document(records, pooled.names))
-    for image, number in zip(document["images"], numbers, strict=True):
-        image["file_name"] = pooled.files[number]
-    return document
+    return coco_document(Document(records, pooled.names, pooled.root))
 
 
 def _description(pooled: Pool, output: Path, name: str, splits: Mapping[str, str]) -> str:
