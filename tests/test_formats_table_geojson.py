@@ -101,6 +101,15 @@ def test_geojson_forms_of_qupath(tmp_path: Path):
     assert [a.get("ignore") for a in document.records[0]["annotations"]] == [None] * 5 + [1, None]
 
 
+def test_geojson_id_of_ours_is_a_number_unless_several_points_share_it(tmp_path: Path):
+    image(tmp_path / "images/a.png")
+    ours = "cd2b0c5e-0000-8000-8000-00000000001f"  # 31
+    objects = [{**feature("Point", [1, 2]), "id": ours}, {**feature("MultiPoint", [[3, 4], [5, 6]]), "id": ours}]
+    write(tmp_path / "out/a.geojson", objects)
+    document, _ = read("geojson", tmp_path / "images", tmp_path / "out")
+    assert [annotation["id"] for annotation in document.records[0]["annotations"]] == [31, ours, ours]
+
+
 @pytest.mark.parametrize(
     ("damaged", "words"),
     [
