@@ -11,14 +11,14 @@ from conftest import ROOT, command, listing
 from detectron2.data import DatasetCatalog
 
 from cervical_d2.config import load_config
-from cervical_d2.data.build import build_train_loader
+from cervical_d2.data.build import build_train_loader, records_of
 from cervical_d2.data.loader import BatchPlan
 from cervical_d2.data.registry import resolve
 from cervical_d2.errors import UserError
 from cervical_d2.inference.draw import COLORS, IGNORED, Box, draw_boxes
 from cervical_d2.report import presentations as module
 from cervical_d2.report.pictures import GAP, sheet, spread
-from cervical_d2.report.presentations import draw_presentations, draw_truth, presentations, presented
+from cervical_d2.report.presentations import LEGIBLE, draw_presentations, draw_truth, presentations, presented
 
 sys.path.insert(0, str(ROOT / "tools"))
 
@@ -121,7 +121,8 @@ def test_regions_are_hatched_gray_and_centers_are_crosses():
     assert (canvas == 255).all()
 
 
-def test_truth_shows_regions_and_centers_of_a_file(tiny: Path):
+def test_truth_shows_regions_and_centers_of_a_file(tiny: Path, monkeypatch):
+    monkeypatch.setattr(module, "LEGIBLE", 1)  # in the pixels of the file
     document = json.loads((tiny / "val.json").read_text())
     document["annotations"] = [
         {"id": 0, "image_id": 13, "ignore": 1, "bbox": [40, 10, 40, 40]},
@@ -182,3 +183,20 @@ def test_tool_draws_as_many_as_asked_for(tiny: Path):
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{tiny}/out/sheet.png and 2 pictures beside it\n"
     assert sorted(listing(tiny / "out")) == ["sheet.png", "val0.png", "val2.png"]
+
+
+def test_boxes_without_images_are_drawn_on_gray_and_not_trained_on(tiny: Path):
+    data = (tiny / "data.yaml").read_text().replace("images: images, annotations: val.json", "annotations: val.json")
+    (tiny / "data.yaml").write_text(data)
+    name = resolve(f"{tiny}/data.yaml:val")
+    draw_truth(name, tiny / "out", 3)
+    drawn = cv2.imread(str(tiny / "out/val0.png"))  # no cell in it: all but the caption is gray
+    assert (drawn[-50:] == 240).all()
+    with pytest.raises(UserError, match="tiny_val: boxes without images; name these under 'images:'"):
+        records_of((name,))
+
+
+def test_small_images_are_enlarged_before_they_are_drawn_on(tiny: Path):
+    draw_truth(resolve(f"{tiny}/data.yaml:val"), tiny / "out", 1)
+    drawn = cv2.imread(str(next(path for path in (tiny / "out").glob("val*.png"))))
+    assert max(drawn.shape[:2]) >= LEGIBLE  # the images have 96 px

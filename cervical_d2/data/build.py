@@ -14,6 +14,7 @@ from cervical_d2.data.loader import BatchPlan, TrainLoader
 from cervical_d2.data.mapper import DetectionMapper, test_augmentations, train_augmentations
 from cervical_d2.data.packed import PackedRecords
 from cervical_d2.data.problems import Problems
+from cervical_d2.data.registry import has_images
 from cervical_d2.data.sampling import train_repeats
 from cervical_d2.errors import UserError
 
@@ -21,6 +22,8 @@ from cervical_d2.errors import UserError
 @functools.lru_cache(maxsize=8)
 def records_of(names: tuple[str, ...]) -> PackedRecords:
     """The records of the registered splits `names`, their images checked; kept, as several parts ask for them."""
+    if bare := [name for name in names if not has_images(name)]:
+        raise UserError(f"{bare[0]}: boxes without images; name these under 'images:' to train or evaluate on them")
     records = [record for name in names for record in DatasetCatalog.get(name)]
     if not records:
         raise UserError(f"{', '.join(names)}: no image; check the data set's paths")

@@ -82,6 +82,11 @@ def definition_of(name: str) -> Definition:
     return _DEFINITIONS[name]
 
 
+def has_images(name: str) -> bool:
+    """Whether the registered split `name` has images, and not boxes alone."""
+    return name not in _DEFINITIONS or "images" in _DEFINITIONS[name].place
+
+
 def class_names(names: list[str]) -> list[str]:
     """The classes that all of `names` (registered) share, in order; `UserError` where two differ."""
     first = MetadataCatalog.get(names[0]).get("thing_classes")

@@ -7,30 +7,38 @@ from typing import Any
 import cv2
 import numpy as np
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.detection_utils import convert_image_to_rgb
 
 from cervical_d2.data.build import build_train_loader, records_of
 from cervical_d2.data.formats import Record
 from cervical_d2.data.loader import BatchPlan, TrainLoader
 from cervical_d2.data.mapper import read_image
-from cervical_d2.data.registry import resolve
+from cervical_d2.data.registry import has_images, resolve
 from cervical_d2.errors import UserError
 from cervical_d2.inference.draw import Box, draw_boxes
 from cervical_d2.report.pictures import beside, captioned, spread, truth_boxes, write_pictures
 
 DRAWS = 3  # presentations beside each image
 HIGHEST = 480  # px of a panel in a row of presentations
+LEGIBLE = 400  # px of the longer side of a picture with letters on it
 
 
 def draw_truth(dataset: str, output: Path, count: int) -> list[Path]:
     """Draw `count` images of the registered split, spread evenly, with their annotations, and a sheet of the first six.
 
-    Returns the files, the sheet first. Raises `UserError` before anything is written.
+    A set of boxes without images is drawn on light gray. Returns the files, the sheet first. Raises `UserError` before
+    anything is written.
     """
     names = MetadataCatalog.get(dataset).thing_classes
-    chosen = readable(spread(records_of((dataset,)), count))
-    return write_pictures(output, chosen, (truth(record, names) for record in chosen), names)
+    if has_images(dataset):
+        chosen, read = readable(spread(records_of((dataset,)), count)), image_of
+    else:
+        chosen, read = spread(DatasetCatalog.get(dataset), count), blank
+    # Single cells are too small for letters at their own size.
+    scales = (max(1.0, LEGIBLE / max(record["height"], record["width"])) for record in chosen)
+    drawn = (truth(record, read(record), names, scale) for record, scale in zip(chosen, scales, strict=True))
+    return write_pictures(output, chosen, drawn, names)
 
 
 def draw_presentations(dataset: str, output: Path, cfg: CfgNode, count: int, draws: int = DRAWS) -> list[Path]:
@@ -56,7 +64,7 @@ def draw_presentations(dataset: str, output: Path, cfg: CfgNode, count: int, dra
 def readable(records: Sequence[Record]) -> Sequence[Record]:
     """`records`, after reading their images: one that is broken is told before anything is written."""
     for record in records:
-        read_image(record["file_name"], "RGB")
+        image_of(record)
     return records
 
 
@@ -82,7 +90,7 @@ def row(
     samples = [_sample(loader, position, record["place"]) for _, position in times]
     highest = max(sample["image"].shape[1] for sample in samples)
     scale = min(1.0, HIGHEST / highest)
-    panels = [truth(record, names, scale * highest / record["height"])]
+    panels = [truth(record, image_of(record), names, scale * highest / record["height"])]
     for (iteration, _), sample in zip(times, samples, strict=True):
         panels.append(presented(sample, names, image_format, f"iteration {iteration}", scale))
     return beside(panels)
@@ -95,10 +103,19 @@ def _sample(loader: TrainLoader, position: int, image: int) -> dict[str, Any]:
     return sample
 
 
-def truth(record: Record, names: Sequence[str], scale: float = 1.0) -> np.ndarray:
-    """The image of `record` with its annotations below its name, size and number of boxes; (H, W, 3) uint8 RGB."""
-    image, boxes = read_image(record["file_name"], "RGB"), truth_boxes(record, names)
-    return _panel(image, boxes, Path(record["file_name"]).stem, scale)
+def image_of(record: Record) -> np.ndarray:
+    """(H, W, 3) uint8 RGB. Raises `UserError` if it cannot be read."""
+    return read_image(record["file_name"], "RGB")
+
+
+def blank(record: Record) -> np.ndarray:
+    """Light gray of the size of `record`; (H, W, 3) uint8."""
+    return np.full((record["height"], record["width"], 3), 240, np.uint8)
+
+
+def truth(record: Record, image: np.ndarray, names: Sequence[str], scale: float = 1.0) -> np.ndarray:
+    """`image` with the annotations of `record` below its name, size and number of boxes; (H, W, 3) uint8 RGB."""
+    return _panel(image, truth_boxes(record, names), Path(record["file_name"]).stem, scale)
 
 
 def presented(
@@ -116,7 +133,8 @@ def _panel(image: np.ndarray, boxes: Sequence[Box], title: str, scale: float) ->
     """Drawn after scaling, so that lines and letters stay readable; the caption tells the size before."""
     height, width = image.shape[:2]
     counted = sum(item.category_id >= 0 for item in boxes)
-    shown = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    shown = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
     return captioned(
-        draw_boxes(shown, [item.scaled(scale) for item in boxes]), f"{title}: {width} x {height} px, {counted} boxes"
+        draw_boxes(shown, [item.scaled(scale) for item in boxes]),
+        f"{title}: {width} x {height} px, {counted} box{'es' * (counted != 1)}",
     )
