@@ -133,8 +133,6 @@ def _panel(image: np.ndarray, boxes: Sequence[Box], title: str, scale: float) ->
     """Drawn after scaling, so that lines and letters stay readable; the caption tells the size before."""
     height, width = image.shape[:2]
     counted = sum(item.category_id >= 0 for item in boxes)
+    title += f": {width} x {height} px, {counted} box{'es' * (counted != 1)}"
     shown = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
-    return captioned(
-        draw_boxes(shown, [item.scaled(scale) for item in boxes]),
-        f"{title}: {width} x {height} px, {counted} box{'es' * (counted != 1)}",
-    )
+    return captioned(draw_boxes(shown, [item.scaled(scale) for item in boxes]), title)
