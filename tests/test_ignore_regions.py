@@ -209,12 +209,14 @@ def test_retinanet_is_not_taught_that_a_likely_cell_is_background():
 
 def test_ignore_regions_are_neither_found_nor_wrong_for_any_class():
     region = box([400, 400, 100, 100], -1, ignore=1, iscrowd=1)
-    records = [record(1, box([0, 0, 50, 50], 0), region)]
-    # One right, then two in the region, of different classes and without the region a mistake each.
-    outputs = [found([[410, 410, 430, 430], [440, 440, 470, 470], [0, 0, 50, 50]], [0.9, 0.8, 0.7], [0, 1, 0])]
+    records = [record(1, box([0, 0, 50, 50], 0), box([0, 90, 50, 50], 1), region)]
+    # In the region two, of different classes and without it a mistake each, surer than the two that are right.
+    boxes = [[410, 410, 430, 430], [440, 440, 470, 470], [0, 0, 50, 50], [0, 90, 50, 140]]
+    outputs = [found(boxes, [0.9, 0.8, 0.7, 0.6], [0, 1, 0, 1])]
     with temporary_data_sets() as register:
         with_region = run(CervicalCOCOEvaluator(register(records)), records, outputs)["bbox"]
         records[0]["annotations"].pop()
         without = run(CervicalCOCOEvaluator(register(records)), records, outputs)["bbox"]
-    assert with_region["AP50-ascus"] == pytest.approx(100)
-    assert without["AP50-ascus"] == pytest.approx(50)
+    for name in ("ascus", "flora"):
+        assert with_region[f"AP50-{name}"] == pytest.approx(100)
+        assert without[f"AP50-{name}"] == pytest.approx(50)

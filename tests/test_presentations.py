@@ -192,7 +192,7 @@ def test_boxes_without_images_are_drawn_on_gray_and_not_trained_on(tiny: Path):
     draw_truth(name, tiny / "out", 3)
     drawn = cv2.imread(str(tiny / "out/val0.png"))  # no cell in it: all but the caption is gray
     assert (drawn[-50:] == 240).all()
-    with pytest.raises(UserError, match="tiny_val: boxes without images; name these under 'images:'"):
+    with pytest.raises(UserError, match="tiny_val: boxes without images; name their folder under 'images:'"):
         records_of((name,))
 
 

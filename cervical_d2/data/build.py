@@ -23,7 +23,7 @@ from cervical_d2.errors import UserError
 def records_of(names: tuple[str, ...]) -> PackedRecords:
     """The records of the registered splits `names`, their images checked; kept, as several parts ask for them."""
     if bare := [name for name in names if not has_images(name)]:
-        raise UserError(f"{bare[0]}: boxes without images; name these under 'images:' to train or evaluate on them")
+        raise UserError(f"{bare[0]}: boxes without images; name their folder under 'images:'")
     records = [record for name in names for record in DatasetCatalog.get(name)]
     if not records:
         raise UserError(f"{', '.join(names)}: no image; check the data set's paths")
