@@ -133,7 +133,7 @@ def test_bars_say_their_numbers_and_are_logarithmic_where_classes_differ_much(tm
 
 def test_images_that_are_not_there_are_told_before_anything_is_written(tmp_path: Path):
     name = write_coco(tmp_path, ["a"], 1)
-    with pytest.raises(UserError, match="bare_all: boxes without images; name their folder under .images:"):
+    with pytest.raises(UserError, match="bare_all: boxes without images; name their folder"):
         study([name], None, "RGB")
 
 
