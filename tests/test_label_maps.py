@@ -58,6 +58,17 @@ def test_maps_of_ones_own_can_ignore_and_drop(tiny: Path):
     assert ClassTable(["a"], "here", drop=["b"]).index("B") == DROPPED
 
 
+def test_an_at_sign_in_a_path_divides_nothing(tiny: Path):
+    odd = tiny.rename(tiny.with_name("me@home"))
+    (odd / "map.yaml").write_text("classes: [{lesion: [hsil, ascus]}]\n")
+    assert resolve(f"{odd}/data.yaml:train") == "tiny_train"
+    mapped = resolve(f"{odd}/data.yaml:train@{odd}/map.yaml")
+    assert MetadataCatalog.get(mapped).thing_classes == ["lesion"]
+    assert len(DatasetCatalog.get(mapped)) == 6
+    with pytest.raises(UserError, match=r"me@home/no\.yaml: cannot be read"):
+        resolve(f"{odd}/no.yaml:train")
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [

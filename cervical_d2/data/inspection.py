@@ -14,7 +14,7 @@ from cervical_d2.data.formats import FORMATS, Document, Record, Source, format_o
 from cervical_d2.data.images import ImageFolder
 from cervical_d2.data.problems import KINDS, SEVERITIES, Problems
 from cervical_d2.data.reading import Split, read_source, read_split, source_of
-from cervical_d2.data.registry import definition_of, splits_of
+from cervical_d2.data.registry import definition_of, name_and_maps, splits_of
 from cervical_d2.errors import UserError
 from cervical_d2.files import refuse_existing, write_json
 
@@ -88,7 +88,7 @@ class Report(NamedTuple):
 
 def targets_named(names: Iterable[str]) -> list[Target]:
     """The splits that `names` stand for, a data set's name for all of its splits; `UserError` for an unknown one."""
-    splits = {split: "@".join(name.split("@")[1:]) for name in names for split in splits_of(name)}
+    splits = {split: "@".join(name_and_maps(name)[1:]) for name in names for split in splits_of(name)}
     chosen = [definition_of(split).place for split in splits]
     targets = []
     for split, label_map in splits.items():

@@ -38,7 +38,7 @@ def resolve(name: str) -> str:
     Raises:
         UserError: nothing of that name, with the nearest that there is.
     """
-    plain, *maps = name.split("@")
+    plain, *maps = name_and_maps(name)
     path, _, split = plain.rpartition(":")
     if path.endswith((".yaml", ".yml")):
         definitions = read_definitions(Path(path))
@@ -48,7 +48,7 @@ def resolve(name: str) -> str:
         register_file(Path(path))
     if plain not in DatasetCatalog.list():
         near = difflib.get_close_matches(plain, DatasetCatalog.list(), n=1)
-        hint = f"did you mean {near[0]}?" if near else "see cervical_d2/data/catalog"
+        hint = f"did you mean {near[0]}?" if near else "see cervical_d2/data/catalog."
         raise UserError(f"no data set is called {plain!r}; {hint} Your own: FILE.yaml:SPLIT")
     for label_map in maps:
         definition = definition_of(plain)
@@ -58,12 +58,24 @@ def resolve(name: str) -> str:
     return plain
 
 
+def name_and_maps(name: str) -> list[str]:
+    """`NAME@MAP@...` in its parts. An @ inside of a path divides nothing: what is before it is no file."""
+    parts: list[str] = []
+    for part in name.split("@"):
+        before = parts[-1] if parts else ""
+        if "/" in before and not Path(before.rpartition(":")[0] or before).is_file():
+            parts[-1] += f"@{part}"
+        else:
+            parts.append(part)
+    return parts
+
+
 def splits_of(name: str) -> list[str]:
     """The registered names of all splits of the data set `name` (`bccd`, `FILE.yaml`), or of the one split `name`.
 
     Each `@MAP` behind it is a label map. Raises `UserError` for nothing of that name.
     """
-    plain, *maps = name.split("@")
+    plain, *maps = name_and_maps(name)
     if plain.endswith((".yaml", ".yml")):
         found = register_file(Path(plain))
     else:
