@@ -13,23 +13,38 @@ COVERED = 0.5  # share of a box inside an ignore region from which on it counts 
 class LabeledInstances(Instances):
     """The truth of an image: `Instances` of its labeled cells, and its ignore regions, (G, 4) XYXY in pixels.
 
-    Stock modules see the cells alone; ours do not punish what they find in the regions.
+    Stock modules see the cells alone; ours do not punish what they find in the regions. In training it also carries the
+    seed of what is sampled from this presentation of the image, so that neither the other images of the batch nor the
+    division of the batch among processes matters.
     """
 
     def __init__(self, image_size: tuple[int, int], ignore: Boxes | None = None, **fields: Any):
         super().__init__(image_size, **fields)
         # A leading underscore: Instances demands one value a cell of every other attribute.
         self._ignore = Boxes(torch.zeros(0, 4)) if ignore is None else ignore
+        self._seed: int | None = None
 
     def to(self, *args: Any, **kwargs: Any) -> "LabeledInstances":
         """As `Instances.to`, which would return a plain one."""
         moved = super().to(*args, **kwargs)
-        return LabeledInstances(self.image_size, self._ignore.to(*args, **kwargs), **moved.get_fields())
+        moved = LabeledInstances(self.image_size, self._ignore.to(*args, **kwargs), **moved.get_fields())
+        moved._seed = self._seed
+        return moved
 
 
 def ignore_regions(truth: Instances) -> Boxes:
     """The ignore regions of an image, none for plain `Instances`."""
     return getattr(truth, "_ignore", Boxes(torch.zeros(0, 4)))
+
+
+def set_sampling_seed(truth: Instances, seed: int) -> None:
+    """From now on what is sampled from this image is a function of `seed`."""
+    truth._seed = seed
+
+
+def sampling_seed(truth: Instances) -> int | None:
+    """What `set_sampling_seed` set; None: nobody did, and torch's own generators are drawn from."""
+    return getattr(truth, "_seed", None)
 
 
 def in_ignore_region(boxes: Boxes, truth: Instances) -> torch.Tensor:

@@ -10,10 +10,10 @@ from detectron2.data.samplers import RepeatFactorTrainingSampler
 from cervical_d2.config import load_config
 from cervical_d2.data.build import build_train_loader, train_records
 from cervical_d2.data.loader import CHUNK, BatchPlan
-from cervical_d2.data.randomness import Stream, generator
 from cervical_d2.data.sampling import repeat_factors
 from cervical_d2.engine.setup import prepare
 from cervical_d2.errors import UserError
+from cervical_d2.randomness import Stream, generator
 
 REPEATS = np.array([1, 1, 3.16, 1, 1.7, 1, 1, 2.0, 1, 1.25])  # sum 14.11: cycles of 14
 

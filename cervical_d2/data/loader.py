@@ -1,7 +1,7 @@
 """Batches for training: a plan that is a function of (seed, iteration), and a loader that follows it.
 
 N images, B images in a batch of all ranks together. Position p = iteration * B + place counts presentations since the
-start; it fixes the image, its augmentation and nothing else does.
+start; it fixes the image, its augmentation, the sampling of its anchors and proposals, and nothing else does.
 """
 
 import functools
@@ -13,8 +13,9 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from cervical_d2.data.formats import Record
-from cervical_d2.data.randomness import Stream, generator, numpy_seeded
 from cervical_d2.errors import UserError
+from cervical_d2.randomness import Stream, derived_seed, generator, numpy_seeded
+from cervical_d2.structures import set_sampling_seed
 
 CHUNK = 32  # batches among which images are sorted by shape: long enough to pair them, short beside an epoch
 
@@ -80,7 +81,9 @@ class _Presentations(Dataset):
         position, index = key
         try:
             with numpy_seeded(self.seed, Stream.AUGMENTATION, position):
-                return self.mapper(self.records[index])
+                item = self.mapper(self.records[index])
+            set_sampling_seed(item["instances"], derived_seed(self.seed, Stream.SAMPLING, position))
+            return item
         except UserError as error:
             return error
 

@@ -16,7 +16,7 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventStorage, EventWriter, get_event_storage
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from cervical_d2.data.randomness import Stream, seed_torch
+from cervical_d2.randomness import Stream, seed_torch
 
 logger = logging.getLogger("detectron2.cervical_d2")
 

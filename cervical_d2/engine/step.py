@@ -7,8 +7,8 @@ import torch
 from detectron2.engine import SimpleTrainer
 from detectron2.utils import comm
 
-from cervical_d2.data.randomness import Stream, seed_torch
 from cervical_d2.errors import UserError
+from cervical_d2.randomness import Stream, seed_torch
 
 
 class SeededStep(SimpleTrainer):

@@ -9,10 +9,12 @@ from detectron2.modeling.poolers import ROIPooler
 from detectron2.modeling.roi_heads import ROI_HEADS_REGISTRY, StandardROIHeads, build_box_head
 from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
 from detectron2.structures import Instances, pairwise_iou
+from detectron2.utils.events import EventStorage, get_event_storage
 from torch import Tensor
 
 from cervical_d2.modeling.unlabeled import Leniency
-from cervical_d2.structures import ignore_regions, in_ignore_region
+from cervical_d2.randomness import Stream, torch_seeded
+from cervical_d2.structures import ignore_regions, in_ignore_region, sampling_seed
 
 # R sampled proposals of all images together, K classes; class K is background.
 
@@ -69,8 +71,14 @@ class CervicalROIHeads(StandardROIHeads):
     @torch.no_grad()
     def label_and_sample_proposals(self, proposals: list[Instances], targets: list[Instances]) -> list[Instances]:
         """As upstream's, on the proposals that are near a labeled cell or outside of the ignore regions."""
-        pairs = zip(proposals, targets, strict=True)
-        return super().label_and_sample_proposals([self._learnable(*pair) for pair in pairs], targets)
+        sampled: list[Instances] = []
+        with EventStorage() as counts:  # upstream counts the samples of each call; of ours each is one image
+            for proposal, truth in zip(proposals, targets, strict=True):
+                with torch_seeded(sampling_seed(truth), Stream.PROPOSALS):
+                    sampled += super().label_and_sample_proposals([self._learnable(proposal, truth)], [truth])
+        for name, history in counts.histories().items():
+            get_event_storage().put_scalar(name, history.global_avg())
+        return sampled
 
     def _learnable(self, proposals: Instances, truth: Instances) -> Instances:
         if not len(ignore_regions(truth)):

@@ -9,7 +9,8 @@ from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
 from cervical_d2.modeling.unlabeled import Leniency
-from cervical_d2.structures import in_ignore_region
+from cervical_d2.randomness import Stream, torch_seeded
+from cervical_d2.structures import in_ignore_region, sampling_seed
 
 # N images, R anchors of all levels together. Labels: 1 cell, 0 background, -1 not learned from.
 
@@ -37,7 +38,9 @@ class CervicalRPN(RPN):
         every = Boxes.cat(anchors)
         for label, truth in zip(labels, gt_instances, strict=True):
             label[(label == 0) & in_ignore_region(every, truth)] = -1
-        return [super(CervicalRPN, self)._subsample_labels(label) for label in labels], boxes
+            with torch_seeded(sampling_seed(truth), Stream.ANCHORS):
+                super()._subsample_labels(label)  # in place
+        return labels, boxes
 
     def _subsample_labels(self, label: Tensor) -> Tensor:
         """Leaves all: `label_and_sample_anchors` samples when it knows which count."""

@@ -19,6 +19,9 @@ class Stream(IntEnum):
     AUGMENTATION = 2
     STEP = 3
     VALIDATION = 4
+    SAMPLING = 5
+    ANCHORS = 6
+    PROPOSALS = 7
 
 
 def generator(seed: int, stream: Stream, *keys: int) -> np.random.Generator:
@@ -37,6 +40,26 @@ def numpy_seeded(seed: int, stream: Stream, *keys: int) -> Iterator[None]:
         np.random.set_state(before)
 
 
+def derived_seed(seed: int, stream: Stream, *keys: int) -> int:
+    """63 bits for (seed, stream, keys)."""
+    return int(np.random.SeedSequence([seed, stream, *keys]).generate_state(1, np.uint64)[0] >> 1)
+
+
 def seed_torch(seed: int, stream: Stream, *keys: int) -> None:
-    """Torch's generators of every device (proposal and anchor sampling, dropout) start at (seed, stream, keys)."""
-    torch.manual_seed(int(np.random.SeedSequence([seed, stream, *keys]).generate_state(1, np.uint64)[0] >> 1))
+    """Torch's generators of every device (dropout) start at (seed, stream, keys)."""
+    torch.manual_seed(derived_seed(seed, stream, *keys))
+
+
+@contextlib.contextmanager
+def torch_seeded(seed: int | None, stream: Stream) -> Iterator[None]:
+    """Within: torch's generators start at (seed, stream); afterwards they go on where they were.
+
+    Detectron2's sampling of anchors and proposals draws from them. With `seed` None they are left alone.
+    """
+    if seed is None:
+        yield
+        return
+    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices=devices):
+        seed_torch(seed, stream)
+        yield
