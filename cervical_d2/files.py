@@ -21,6 +21,16 @@ def write_bytes(path: Path, content: bytes) -> None:
         partial.unlink(missing_ok=True)
 
 
+def sync_folder(path: Path) -> None:
+    """Make the renames in the folder last through a loss of power, where the system offers that."""
+    if os.name == "posix":
+        folder = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
 def write_text(path: Path, text: str) -> None:
     """`text` in UTF-8, as by `write_bytes`."""
     write_bytes(path, text.encode())
