@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ from detectron2.checkpoint import DetectionCheckpointer
 from tabulate import tabulate
 
 from cervical_d2.checkpoint.safe_load import load_file
-from cervical_d2.errors import UserError
+from cervical_d2.errors import MachineError, UserError
+from cervical_d2.files import sync_folder
 
 logger = logging.getLogger("detectron2.cervical_d2")
 
@@ -29,12 +31,16 @@ class CervicalCheckpointer(DetectionCheckpointer):
         *,
         about: dict[str, Any] | None = None,
         strict: bool = False,
+        keep: int = 0,
         **parts: Any,
     ):
         """`about`: plain data (config as text, class names) to put into every file; `strict`: every weight of the model
-        must be in a file (for evaluation); `parts`: further states."""
+        must be in a file (for evaluation); `keep`: how many numbered files stay, 0 for all; `parts`: further states."""
         super().__init__(model, save_dir, **parts)
-        self.about, self.strict = about or {}, strict
+        self.about, self.strict, self.keep = about or {}, strict, keep
+        self.resumed = False
+        """Whether `resume_or_load` found a checkpoint to go on from."""
+        self._read: tuple[str, dict[str, Any]] = ("", {})
 
     def save(self, name: str, **kwargs: Any) -> None:
         """Write `save_dir/name.pth` under a temporary name, sync, rename, then mark it as the last."""
@@ -44,19 +50,69 @@ class CervicalCheckpointer(DetectionCheckpointer):
         data = {"model": self.model.state_dict(), **states, "cervical_d2": self.about, **kwargs}
         target = Path(self.save_dir) / f"{name}.pth"
         partial = target.with_suffix(".pth.partial")
-        with partial.open("wb") as file:
-            torch.save(data, file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(target)
-        if name != "model_best":  # a resume goes on from the newest, which the best need not be
-            self.tag_last_checkpoint(target.name)
+        try:
+            with partial.open("wb") as file:
+                torch.save(data, file)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(target)
+            sync_folder(target.parent)
+            if name != "model_best":  # a resume goes on from the newest, which the best need not be
+                self.tag_last_checkpoint(target.name)
+        except (OSError, RuntimeError) as error:  # torch reports a failed write as either
+            if "DataLoader" in str(error):
+                raise
+            reason = str(error).splitlines()[0]
+            raise MachineError(
+                f"{target}: could not be written ({reason}); the checkpoints before it are whole: free space, then go "
+                "on with --resume"
+            ) from error
+        finally:
+            partial.unlink(missing_ok=True)
+        for old in self._numbered()[self.keep :] if self.keep else ():
+            old.unlink()
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Write the name into `last_checkpoint`, by rename."""
         partial = Path(self.save_dir) / "last_checkpoint.partial"
         partial.write_text(last_filename_basename)
         partial.replace(Path(self.save_dir) / "last_checkpoint")
+
+    def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
+        """With `resume`: go on from the last checkpoint in `save_dir` that can be read; else load the weights `path`.
+
+        Raises:
+            UserError: there are checkpoints, and none is whole; or `load`'s.
+        """
+        candidates = self._to_go_on_from() if resume else []
+        for number, candidate in enumerate(candidates):
+            try:
+                self._read = (str(candidate), load_file(str(candidate)))
+            except UserError as error:
+                if number == len(candidates) - 1:
+                    raise
+                logger.warning("%s; going on from the checkpoint before it", error)
+                continue
+            self.resumed = True
+            try:
+                return self.load(str(candidate))
+            finally:
+                self._read = ("", {})
+        return self.load(path, checkpointables=[])
+
+    def _to_go_on_from(self) -> list[Path]:
+        """Checkpoints in `save_dir`: the one marked as the last, then the others from the newest on."""
+        folder = Path(self.save_dir)
+        found = [path for path in folder.glob("model_*.pth") if path.name != "model_best.pth"]
+        found.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
+        tag = folder / "last_checkpoint"
+        marked = folder / tag.read_text().strip() if tag.exists() else folder
+        return [marked] * marked.is_file() + [path for path in found if path != marked]
+
+    def _numbered(self) -> list[Path]:
+        """Checkpoints of the way, from the newest on."""
+        found = [path for path in Path(self.save_dir).glob("model_*.pth") if re.fullmatch(r"model_\d+", path.stem)]
+        return sorted(found, reverse=True)
 
     def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Raises `UserError` for a file that is missing, broken off, unsafe or of another kind."""
@@ -66,7 +122,17 @@ class CervicalCheckpointer(DetectionCheckpointer):
         return super().load(local, *args, **kwargs)
 
     def _load_file(self, filename: str) -> dict[str, Any]:
-        loaded = load_file(filename)
+        read, loaded = self._read
+        to_go_on = read == filename and "trainer" in self.checkpointables
+        if read != filename:
+            loaded = load_file(filename)
+        if to_go_on and "Metrics" not in loaded.get("trainer", {}).get("hooks", {}):
+            raise UserError(
+                f"{filename}: not of this trainer (Detectron2's own leaves out what an exact resume needs); start a "
+                f"new run from its weights: MODEL.WEIGHTS {filename} and another OUTPUT_DIR"
+            )
+        if "ema" in loaded and not to_go_on:
+            loaded["model"] = loaded["ema"]["average"]  # what was evaluated
         if filename.endswith(".pkl") and "model" not in loaded:
             raise UserError(f"{filename}: no 'model' in it; only Detectron2's own .pkl files are read")
         weights = loaded.get("model", loaded)
@@ -81,7 +147,8 @@ class CervicalCheckpointer(DetectionCheckpointer):
         incompatible = super()._load_model(checkpoint)
         if incompatible is not None:
             log_load_report(self.model, incompatible)
-            lacking = sorted({*incompatible.missing_keys, *(key for key, *_ in incompatible.incorrect_shapes)})
+            missing = filter(is_weight, incompatible.missing_keys)
+            lacking = sorted({*missing, *(key for key, *_ in incompatible.incorrect_shapes)})
             if self.strict and lacking:
                 raise UserError(
                     f"the weights do not fit the config ({len(lacking)} tensors missing or of another shape, first "
@@ -101,7 +168,7 @@ def log_load_report(model: torch.nn.Module, incompatible: Any) -> None:
     """
     shapes = {key for key, *_ in incompatible.incorrect_shapes}
     missing = set(incompatible.missing_keys) - shapes
-    wanted = [key for key in model.state_dict() if "num_batches_tracked" not in key]
+    wanted = [key for key in model.state_dict() if is_weight(key)]
     loaded = [key for key in wanted if key not in missing and key not in shapes]
     if not [key for key in loaded if not key.startswith("pixel_")]:
         raise UserError("none of the weights fits the model by name; are they of another architecture?")
@@ -113,6 +180,11 @@ def log_load_report(model: torch.nn.Module, incompatible: Any) -> None:
     logger.info("weights, in tensors:\n%s\nignored: %s", table, _abridged(ignored))
     for key, theirs, ours in incompatible.incorrect_shapes:
         logger.info("reinitialized %s: %s in the file, %s in the model", key, tuple(theirs), tuple(ours))
+
+
+def is_weight(key: str) -> bool:
+    """Whether a model computes with it, rather than counts by it in training."""
+    return not key.endswith(("num_batches_tracked", "_extra_state"))
 
 
 def module_of(key: str) -> str:
