@@ -7,6 +7,7 @@ from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.modeling.meta_arch.retinanet import RetinaNet
 from detectron2.structures import Boxes, Instances
+from detectron2.utils import comm
 from torch import Tensor
 
 from cervical_d2.modeling.unlabeled import Leniency
@@ -50,4 +51,23 @@ class CervicalRetinaNet(RetinaNet):
         label = torch.stack(gt_labels)
         likeliest = torch.cat([logits.detach().max(dim=2).values for logits in pred_logits], dim=1).sigmoid()
         label = label.masked_fill(self.leniency.spares(likeliest, label == self.num_classes), -1)
-        return super().losses(anchors, pred_logits, list(label), pred_anchor_deltas, gt_boxes)
+        # Compiled, upstream's focal loss is recompiled in its first calls and then rounds otherwise, so that a resumed
+        # run would differ from one that never stopped.
+        with torch.jit.optimized_execution(False):
+            return super().losses(anchors, pred_logits, list(label), pred_anchor_deltas, gt_boxes)
+
+    def _ema_update(self, name: str, value: float, initial_value: float, momentum: float = 0.9) -> float:
+        """Over the positive anchors of all processes, which so normalize alike; in validation of the image alone."""
+        if not torch.is_grad_enabled():
+            return value
+        total = sum(comm.all_gather(value))
+        return super()._ema_update(name, total, initial_value, momentum) / comm.get_world_size()
+
+    def get_extra_state(self) -> Tensor:
+        """The loss normalizer, which upstream keeps as a number that no checkpoint holds; NaN before the first loss."""
+        return torch.tensor(getattr(self, "loss_normalizer", float("nan")), dtype=torch.float64)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """What `get_extra_state` returned."""
+        if not state.isnan():
+            self.loss_normalizer = state.item()
