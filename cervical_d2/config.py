@@ -50,6 +50,10 @@ KEYS = (
         0,
         "images per batch for which BASE_LR and the iterations are meant; 0: as given",
     ),
+    Key("SOLVER.ACCUMULATE", 1, "parts of a batch that pass through the model one after the other, to save memory"),
+    Key("SOLVER.CLIP_NORM", 0.0, "largest norm of all gradients together; 0: any. CLIP_GRADIENTS clips each tensor's"),
+    Key("SOLVER.EMA_DECAY", 0.0, "evaluate and keep the moving average of the weights, 0.999 say; 0: none"),
+    Key("SOLVER.CHECKPOINT_KEEP", 3, "numbered checkpoints to keep, model_best and model_final beside them; 0: all"),
     Key(
         "SOLVER.AMP.DTYPE",
         "auto",
@@ -195,6 +199,25 @@ def _check_choices(cfg: CfgNode) -> None:
         section, leaf = _section(cfg, key.name)
         if key.choices and section[leaf] not in key.choices:
             raise UserError(f"{key.name} is {section[leaf]!r}; allowed: {', '.join(map(repr, key.choices))}")
+
+
+def differences(one: CfgNode, other: CfgNode) -> list[tuple[str, Any, Any]]:
+    """(key, value here, value there) of all keys whose values differ; None where a key is missing."""
+    names = dict.fromkeys([*_flatten(one), *_flatten(other)])
+    pairs = [(name, _value_or_none(one, name), _value_or_none(other, name)) for name in names]
+    return [(name, ours, theirs) for name, ours, theirs in pairs if _as_tuples(ours) != _as_tuples(theirs)]
+
+
+def _as_tuples(value: Any) -> Any:
+    """YAML knows no tuples, so that a config comes back from a file with lists."""
+    return tuple(map(_as_tuples, value)) if isinstance(value, list | tuple) else value
+
+
+def _value_or_none(cfg: CfgNode, name: str) -> Any:
+    try:
+        return config_value(cfg, name)
+    except KeyError:
+        return None
 
 
 def config_value(cfg: CfgNode, name: str) -> Any:

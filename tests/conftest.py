@@ -71,18 +71,23 @@ def coco_of(folder: Path, names: list[str], seed: int) -> dict:
 @pytest.fixture
 def tiny(tmp_path: Path) -> Path:
     """A folder with data.yaml (set `tiny`, classes ascus, hsil), its images, and config.yaml that writes into `run`."""
-    (tmp_path / "images").mkdir()
+    return write_tiny(tmp_path)
+
+
+def write_tiny(folder: Path) -> Path:
+    """What `tiny` is, for a fixture of a wider scope."""
+    (folder / "images").mkdir()
     for split, count, seed in (("train", 6, 0), ("val", 3, 1)):
-        document = coco_of(tmp_path / "images", [f"{split}{number}.png" for number in range(count)], seed)
-        (tmp_path / f"{split}.json").write_text(json.dumps(document))
-    (tmp_path / "data.yaml").write_text(
+        document = coco_of(folder / "images", [f"{split}{number}.png" for number in range(count)], seed)
+        (folder / f"{split}.json").write_text(json.dumps(document))
+    (folder / "data.yaml").write_text(
         "name: tiny\nformat: coco\nclasses: [{ascus: [ASC-US]}, hsil]\nsplits:\n"
         "  train: {images: images, annotations: train.json}\n  val: {images: images, annotations: val.json}\n"
     )
     base = ROOT / "configs/quick/Base-quick.yaml"
-    config = TINY_CONFIG.format(base=base, data=tmp_path / "data.yaml", output=tmp_path / "run")
-    (tmp_path / "config.yaml").write_text(config)
-    return tmp_path
+    config = TINY_CONFIG.format(base=base, data=folder / "data.yaml", output=folder / "run")
+    (folder / "config.yaml").write_text(config)
+    return folder
 
 
 @pytest.fixture(autouse=True)

@@ -7,9 +7,10 @@ import torch
 from test_trainer import differing, trainer_of, weights
 
 from cervical_d2.config import load_config
-from cervical_d2.engine.hooks import Evaluate, validation_losses
+from cervical_d2.engine.hooks import Evaluate
 from cervical_d2.engine.setup import prepare
 from cervical_d2.engine.trainer import Trainer
+from cervical_d2.engine.validation import validation_losses
 
 
 def test_validation_loss_changes_nothing_and_is_the_same_each_time(tiny: Path):

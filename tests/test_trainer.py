@@ -203,3 +203,18 @@ def test_training_on_two_gpus(tiny: Path):
     done = command("train_net.py", "--config-file", tiny / "config.yaml", "--num-gpus", 2, "MODEL.DEVICE", "cuda")
     assert done.returncode == 0, done.stderr
     assert (tiny / "run/model_final.pth").exists()
+
+
+def test_proposals_that_are_not_finite_are_told_with_the_files(tiny: Path, monkeypatch):
+    """Upstream raises FloatingPointError in the forward pass of whichever process meets them first."""
+    trainer = trainer_of(tiny)
+    trainer.resume_or_load(resume=False)
+
+    def diverged(batch):
+        raise FloatingPointError("Predicted boxes or scores contain Inf/NaN. Training has diverged.")
+
+    monkeypatch.setattr(trainer.model, "forward", diverged)
+    with pytest.raises(
+        UserError, match=r"not finite at iteration 0 \(Predicted boxes .*\) on .*train\d\.png.*--resume"
+    ):
+        trainer.train()

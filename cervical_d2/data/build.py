@@ -42,17 +42,15 @@ def train_records(cfg: CfgNode) -> PackedRecords:
 
 
 def build_train_loader(cfg: CfgNode) -> TrainLoader:
-    """This rank's batches; `SOLVER.IMS_PER_BATCH` counts the images of all ranks."""
-    ranks = comm.get_world_size()
-    if cfg.SOLVER.IMS_PER_BATCH % ranks:
-        raise UserError(f"SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH} cannot be divided by {ranks} processes")
+    """This rank's batches; `SOLVER.IMS_PER_BATCH` counts the images of all ranks, a multiple of their number."""
     records = train_records(cfg)
     wide = np.array([record["width"] > record["height"] for record in records])
     grouping = cfg.DATALOADER.ASPECT_RATIO_GROUPING
     repeats = train_repeats(cfg, records)
     plan = BatchPlan(len(records), cfg.SOLVER.IMS_PER_BATCH, cfg.SEED, wide if grouping else None, repeats)
     mapper = DetectionMapper(train_augmentations(cfg), cfg.INPUT.FORMAT, cfg.INPUT.MIN_VISIBLE)
-    return TrainLoader(records, mapper, plan, workers=cfg.DATALOADER.NUM_WORKERS, rank=comm.get_rank(), ranks=ranks)
+    rank, ranks, workers = comm.get_rank(), comm.get_world_size(), cfg.DATALOADER.NUM_WORKERS
+    return TrainLoader(records, mapper, plan, workers=workers, rank=rank, ranks=ranks)
 
 
 def build_test_loader(cfg: CfgNode, name: str) -> DataLoader[Any]:

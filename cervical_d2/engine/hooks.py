@@ -1,51 +1,79 @@
-"""What happens between iterations: evaluation with all that hangs on it, checkpoints, one line of progress."""
+"""What happens between iterations: evaluation with all that hangs on it, checkpoints, the end by a signal."""
 
-import copy
-import datetime
 import logging
 import math
-import resource
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
 from detectron2.engine import HookBase
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
-from detectron2.utils.events import EventStorage, EventWriter, get_event_storage
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from cervical_d2.randomness import Stream, seed_torch
+from cervical_d2.errors import Interrupted
 
 logger = logging.getLogger("detectron2.cervical_d2")
 
+Save = Callable[[str], None]
 
-def validation_losses(model: torch.nn.Module, loader: Any, seed: int) -> dict[str, float]:
-    """Mean of the training losses over `loader`, with statistics and weights as they are.
 
-    Works on a copy: a forward in training mode moves BatchNorm's and RetinaNet's running averages.
+class Settled(HookBase):
+    """Work that is due after certain numbers of iterations, and done once for each.
+
+    A run may be killed after a checkpoint and before the work that was due with it; then it is done at the resume.
     """
-    probe = copy.deepcopy(getattr(model, "module", model)).train()
-    for module in probe.modules():
-        if isinstance(module, _BatchNorm | torch.nn.Dropout):
-            module.eval()
-    sums: dict[str, float] = {}
-    images = 0
-    # A storage of its own: the heads count their samples into the current one, which is the training's.
-    with torch.no_grad(), EventStorage():
-        for number, batch in enumerate(loader):
-            seed_torch(seed, Stream.VALIDATION, number)  # the same proposals are sampled each time
-            images += 1
-            for name, value in probe(batch).items():
-                sums[name] = sums.get(name, 0.0) + value.item()
-    gathered = comm.all_gather((sums, images))
-    total = sum(count for _, count in gathered)
-    means = {name: sum(part.get(name, 0.0) for part, _ in gathered) / total for name in sums}
-    return {**means, "total_loss": sum(means.values())}
+
+    done = 0
+    """Iterations after which it was done last."""
+
+    def due(self, iterations: int) -> bool:
+        """Whether there is something to do after so many iterations."""
+        raise NotImplementedError
+
+    def act(self, iterations: int) -> None:
+        """Do it."""
+        raise NotImplementedError
+
+    def settle(self, iterations: int) -> None:
+        """Do what is due and not yet done."""
+        if iterations > self.done and self.due(iterations):
+            self.act(iterations)
+            self.done = iterations
+
+    def before_train(self) -> None:
+        """What the resumed run left undone."""
+        self.settle(self.trainer.start_iter)
+
+    def after_step(self) -> None:
+        """What is due now."""
+        self.settle(self.trainer.iter + 1)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was done last."""
+        return {"done": self.done}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """What `state_dict` returned."""
+        self.__dict__.update(state_dict)
 
 
-class Evaluate(HookBase):
+class StopOnSignal(HookBase):
+    """Writes a checkpoint and ends the run where the processes agreed in this iteration on being asked to."""
+
+    def __init__(self, signal: Callable[[], int], save: Save):
+        """`signal`: the number agreed on, or 0."""
+        self.signal, self.save = signal, save
+
+    def after_step(self) -> None:
+        """End here if asked to; evaluation and the like follow at the resume."""
+        if signum := self.signal():
+            name = numbered(self.trainer.iter + 1)
+            self.save(name)
+            comm.synchronize()  # a process that ends takes the others with it, so the main one has to be done
+            told = f"{self.trainer.iter + 1} iterations are in {name}.pth; go on with --resume"
+            raise Interrupted(signum, told if comm.is_main_process() else "")
+
+
+class Evaluate(Settled):
     """Evaluates every `period` iterations and at the end; keeps the best checkpoint; stops when nothing improves."""
 
     def __init__(
@@ -55,28 +83,38 @@ class Evaluate(HookBase):
         *,
         metric: str,
         patience: int,
-        save: Callable[[str], None],
+        save: Save,
+        secure: Save | None = None,
     ):
-        """`metric`: a flattened name (`bbox/AP50`); with 'loss' in it less is better. `patience` 0: never stop."""
-        self.period, self.evaluate, self.metric, self.patience, self.save = (
+        """`metric`: a flattened name (`bbox/AP50`); with 'loss' in it less is better. `patience` 0: never stop.
+
+        `secure` writes the checkpoint that an evaluation cut off is repeated from.
+        """
+        self.period, self.evaluate, self.metric, self.patience, self.save, self.secure = (
             period,
             evaluate,
             metric,
             patience,
             save,
+            secure,
         )
         self.best: float | None = None
         self.best_iteration = -1
         self.without_gain = 0
 
-    def after_step(self) -> None:
-        """Evaluate where it is due."""
-        done = self.trainer.iter + 1
-        if done == self.trainer.max_iter or (self.period > 0 and done % self.period == 0):
-            self._evaluate()
-            comm.synchronize()
+    def due(self, iterations: int) -> bool:
+        """Every `period` and at the end."""
+        return iterations == self.trainer.max_iter or (self.period > 0 and iterations % self.period == 0)
 
-    def _evaluate(self) -> None:
+    def before_train(self) -> None:
+        """A run that was ended early stays ended, unless the patience was raised since."""
+        super().before_train()
+        self._stop_if_exhausted(self.trainer.start_iter)
+
+    def act(self, iterations: int) -> None:
+        """Evaluate and draw the consequences."""
+        if self.secure:
+            self.secure("model_final" if iterations == self.trainer.max_iter else numbered(iterations))
         scalars = {name: float(value) for name, value in flatten_results_dict(dict(self.evaluate())).items()}
         finite = {name: value for name, value in scalars.items() if math.isfinite(value)}
         self.trainer.storage.put_scalars(**finite, smoothing_hint=False)
@@ -84,19 +122,22 @@ class Evaluate(HookBase):
         if value is None:
             known = ", ".join(name for name in finite if "-" not in name)
             logger.warning("TEST.BEST_METRIC %s was not computed, or is NaN; there are %s", self.metric, known)
-            return
-        if self._is_better(value):
-            self.best, self.best_iteration, self.without_gain = value, self.trainer.iter, 0
+        elif self._is_better(value):
+            self.best, self.best_iteration, self.without_gain = value, iterations - 1, 0
             self.save("model_best")
             logger.info("best %s so far: %.4f, kept in model_best.pth", self.metric, value)
-            return
-        self.without_gain += 1
-        if self.patience and self.without_gain >= self.patience:
+        else:
+            self.without_gain += 1
+            self._stop_if_exhausted(iterations)
+        comm.synchronize()
+
+    def _stop_if_exhausted(self, iterations: int) -> None:
+        if self.patience and self.without_gain >= self.patience and iterations < self.trainer.max_iter:
             logger.info(
                 "no better %s than %.4f (iteration %d) in %d evaluations: stopping early",
                 self.metric, self.best, self.best_iteration + 1, self.without_gain,
             )  # fmt: skip
-            self.trainer.max_iter = self.trainer.iter + 1
+            self.trainer.max_iter = iterations
 
     def _is_better(self, value: float) -> bool:
         if self.best is None:
@@ -105,60 +146,26 @@ class Evaluate(HookBase):
 
     def state_dict(self) -> dict[str, Any]:
         """What early stopping and the best checkpoint need to go on after a resume."""
-        return {"best": self.best, "best_iteration": self.best_iteration, "without_gain": self.without_gain}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """What `state_dict` returned."""
-        self.__dict__.update(state_dict)
+        best = {"best": self.best, "best_iteration": self.best_iteration, "without_gain": self.without_gain}
+        return {**super().state_dict(), **best}
 
 
-class Checkpoint(HookBase):
+class Checkpoint(Settled):
     """Saves every `period` iterations, and `model_final` at the end, wherever early stopping puts that."""
 
-    def __init__(self, period: int, save: Callable[[str], None]):
+    def __init__(self, period: int, save: Save):
         self.period, self.save = period, save
 
-    def after_step(self) -> None:
-        """Save where it is due."""
-        done = self.trainer.iter + 1
-        if done == self.trainer.max_iter:
-            self.save("model_final")
-        elif self.period > 0 and done % self.period == 0:
-            self.save(f"model_{self.trainer.iter:07d}")
+    def due(self, iterations: int) -> bool:
+        """Every `period` and at the end."""
+        return iterations == self.trainer.max_iter or (self.period > 0 and iterations % self.period == 0)
+
+    def act(self, iterations: int) -> None:
+        """Save."""
+        self.done = iterations  # as whoever reads the file needs to know
+        self.save("model_final" if iterations == self.trainer.max_iter else numbered(iterations))
 
 
-class ProgressLine(EventWriter):
-    """One readable line: where we are, the losses, the speed, the time left, the peak of memory."""
-
-    def __init__(self, max_iter: Callable[[], int], per_epoch: float):
-        """`max_iter` is asked each time, as early stopping changes it; `per_epoch`: iterations in an epoch."""
-        self.max_iter, self.per_epoch = max_iter, per_epoch
-
-    def write(self) -> None:
-        """Log the line, unless training is over."""
-        storage = get_event_storage()
-        done, end = storage.iter + 1, self.max_iter()
-        histories = storage.histories()
-        if done > end or "total_loss" not in histories:
-            return
-        losses = "  ".join(
-            f"{name.removeprefix('loss_')} {history.median(20):.3f}"
-            for name, history in histories.items()
-            if "loss" in name and "/" not in name
-        )
-        # Upstream's timer leaves out the first iterations, in which kernels are chosen.
-        seconds = histories["time"].median(100) if "time" in histories else 0.0
-        left = datetime.timedelta(seconds=int(seconds * (end - done)))
-        logger.info(
-            "iter %d/%d  epoch %.1f  %s  lr %.2g  %.2f s/it (data %.2f)  ETA %s  %s",
-            done, end, done / self.per_epoch, losses, histories["lr"].latest(), seconds,
-            histories["data_time"].median(20), left, peak_memory(),
-        )  # fmt: skip
-
-
-def peak_memory() -> str:
-    """The peak of the device's memory on CUDA, else of this process."""
-    if torch.cuda.is_available():
-        return f"peak {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB on GPU"
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return f"peak {peak / (2**30 if sys.platform == 'darwin' else 2**20):.1f} GiB"
+def numbered(iterations: int) -> str:
+    """The name of the checkpoint after so many iterations, as Detectron2's: of the last one, from 0."""
+    return f"model_{iterations - 1:07d}"

@@ -1,31 +1,36 @@
 """The trainer: Detectron2's, with what its users miss."""
 
+import contextlib
 import logging
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.engine import DefaultTrainer, create_ddp_model, hooks
+from detectron2.engine import DefaultTrainer, hooks
 from detectron2.engine.train_loop import TrainerBase
 from detectron2.evaluation import inference_on_dataset
 from detectron2.modeling import build_model
 from detectron2.utils import comm
-from detectron2.utils.events import EventStorage, EventWriter, JSONWriter, TensorboardXWriter
+from detectron2.utils.events import EventStorage
 
 from cervical_d2.checkpoint.checkpointer import CervicalCheckpointer
 from cervical_d2.data.build import build_test_loader, build_train_loader
 from cervical_d2.data.registry import class_names
-from cervical_d2.engine.hooks import Checkpoint, Evaluate, ProgressLine, validation_losses
+from cervical_d2.engine.average import WeightAverage
+from cervical_d2.engine.hooks import Checkpoint, Evaluate, StopOnSignal
+from cervical_d2.engine.metrics import Metrics, ProgressLine
 from cervical_d2.engine.parameters import parameter_table
+from cervical_d2.engine.ranks import bare, data_parallel
+from cervical_d2.engine.signals import StopRequest
 from cervical_d2.engine.step import SeededStep
+from cervical_d2.engine.validation import validation_losses
 from cervical_d2.evaluation.evaluator import CervicalCOCOEvaluator
 
 logger = logging.getLogger("detectron2.cervical_d2")
-
-WRITE_PERIOD = 20  # iterations between lines of progress, as upstream
 
 
 class Trainer(DefaultTrainer):
@@ -36,23 +41,33 @@ class Trainer(DefaultTrainer):
         TrainerBase.__init__(self)
         self.cfg = cfg
         self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
+        self.stop = StopRequest()
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         self.train_loader = self.build_train_loader(cfg)
         self._trainer = SeededStep(
-            create_ddp_model(model, broadcast_buffers=False),
+            data_parallel(model),
             self.train_loader,
             optimizer,
             seed=cfg.SEED,
             device=cfg.MODEL.DEVICE,
             amp=amp_dtype(cfg),
+            accumulate=cfg.SOLVER.ACCUMULATE,
+            max_norm=cfg.SOLVER.CLIP_NORM,
+            stop=lambda: self.stop.signum,
         )
         logger.info("forward passes in %s", amp_dtype(cfg) or torch.float32)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
+        parts: dict[str, Any] = {"trainer": weakref.proxy(self)}
+        self.average = WeightAverage(model, cfg.SOLVER.EMA_DECAY) if cfg.SOLVER.EMA_DECAY else None
+        if self.average:
+            parts["ema"] = self.average
         about = {"config": cfg.dump(), "classes": class_names(cfg.DATASETS.TRAIN)}
-        self.checkpointer = CervicalCheckpointer(model, cfg.OUTPUT_DIR, about=about, trainer=weakref.proxy(self))
+        keep = cfg.SOLVER.CHECKPOINT_KEEP
+        self.checkpointer = CervicalCheckpointer(model, cfg.OUTPUT_DIR, about=about, keep=keep, **parts)
         self.register_hooks(self.build_hooks())
         self._last_eval_results: OrderedDict[str, Any] = OrderedDict()
+        self._evaluated = False  # in this process
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> torch.nn.Module:
@@ -89,7 +104,7 @@ class Trainer(DefaultTrainer):
         return next(iter(results.values())) if len(results) == 1 else results
 
     def build_hooks(self) -> list[Any]:
-        """Timing, schedule, evaluation, then the checkpoint (which holds the best metric), then the writers."""
+        """Timing, schedule, the end by a signal, then evaluation, its metrics, and the checkpoint that holds them."""
         cfg = self.cfg
         save: Callable[[str], None] = self.checkpointer.save if comm.is_main_process() else _nothing
         evaluate = Evaluate(
@@ -98,52 +113,51 @@ class Trainer(DefaultTrainer):
             metric=cfg.TEST.BEST_METRIC,
             patience=cfg.TEST.EARLY_STOP_PATIENCE,
             save=save,
+            secure=save,
         )
-        built = [hooks.IterationTimer(), hooks.LRScheduler(), evaluate if cfg.DATASETS.TEST else None]
-        built.append(Checkpoint(cfg.SOLVER.CHECKPOINT_PERIOD, save))
-        if comm.is_main_process():
-            built.append(hooks.PeriodicWriter(self.build_writers(), period=WRITE_PERIOD))
-        return built
-
-    def build_writers(self) -> list[EventWriter]:
-        """A line in the log, JSON lines in metrics.json, TensorBoard."""
-        output = self.cfg.OUTPUT_DIR
-        per_epoch = self.train_loader.plan.images / self.cfg.SOLVER.IMS_PER_BATCH
-        line = ProgressLine(lambda: self.max_iter, per_epoch)
-        return [
-            line,
-            JSONWriter(f"{output}/metrics.json", window_size=WRITE_PERIOD),
-            TensorboardXWriter(output),
-        ]
+        checkpoint = Checkpoint(cfg.SOLVER.CHECKPOINT_PERIOD, save)
+        per_epoch = self.train_loader.plan.images / cfg.SOLVER.IMS_PER_BATCH
+        self.metrics = Metrics(
+            Path(cfg.OUTPUT_DIR) if comm.is_main_process() else None,
+            ProgressLine(lambda: self.max_iter, per_epoch),
+            also=evaluate.due if cfg.DATASETS.TEST else checkpoint.due,
+        )
+        stop = StopOnSignal(lambda: self._trainer.stop_signal, save)
+        timing = [hooks.IterationTimer(), hooks.LRScheduler()]
+        return [*timing, stop, evaluate if cfg.DATASETS.TEST else None, self.metrics, checkpoint]
 
     def evaluate(self) -> OrderedDict[str, Any]:
-        """The figures of `test`, and the validation losses of the first test split."""
-        cfg = self.cfg
-        results = self._last_eval_results = self.test(cfg, self.model)
-        if not cfg.TEST.VAL_LOSS:
-            return results
-        loader = self.build_test_loader(cfg, cfg.DATASETS.TEST[0])
-        return OrderedDict(results, validation=validation_losses(self.model, loader, cfg.SEED))
+        """The figures of `test`, and the validation losses of the first test split, of the average's weights if any."""
+        cfg, model = self.cfg, bare(self.model)
+        self._evaluated = True
+        with self.stop.at_once(), self.average.applied() if self.average else contextlib.nullcontext():
+            results = self._last_eval_results = self.test(cfg, model)
+            if not cfg.TEST.VAL_LOSS:
+                return results
+            loader = self.build_test_loader(cfg, cfg.DATASETS.TEST[0])
+            return OrderedDict(results, validation=validation_losses(model, loader, cfg.SEED))
 
     def resume_or_load(self, resume: bool = True) -> None:
-        """Go on from the last checkpoint in OUTPUT_DIR if `resume` and there is one; else load MODEL.WEIGHTS."""
+        """Go on from the last whole checkpoint in OUTPUT_DIR if `resume` and there is one; else load MODEL.WEIGHTS."""
         self.checkpointer.resume_or_load(self.cfg.MODEL.WEIGHTS, resume=resume)
-        if resume and self.checkpointer.has_checkpoint():
+        if self.checkpointer.resumed:
             self.start_iter = self.iter + 1
         self.train_loader.start = self.start_iter
+        if self.average and not self.average.updates:
+            self.average.restart()
 
     def train(self) -> OrderedDict[str, Any]:
         """Train to the end, or to where early stopping puts it; return the last evaluation's results.
 
-        As upstream's loop, but one that can end early and leaves a `UserError` to be told in one line.
+        As upstream's loop, but one that makes up for what a killed run left undone, can end early, and leaves a
+        `UserError` to be told in one line.
         """
-        if self.start_iter >= self.max_iter:
-            logger.info("nothing left to train: %d iterations are done; evaluating", self.start_iter)
-            return self.test(self.cfg, self.model)
-        self.iter = self.start_iter
-        with EventStorage(self.start_iter) as self.storage:
+        self.iter = self.start_iter - 1
+        with self.stop, EventStorage(max(self.iter, 0)) as self.storage:
             try:
+                self.metrics.open(self.storage, self.start_iter)
                 self.before_train()
+                self.iter = self.start_iter
                 while self.iter < self.max_iter:
                     self.before_step()
                     self.run_step()
@@ -151,7 +165,16 @@ class Trainer(DefaultTrainer):
                     self.iter += 1
             finally:
                 self.after_train()
+        if not self._evaluated and self.cfg.DATASETS.TEST:
+            logger.info("nothing left to train: %d iterations are done; evaluating", self.start_iter)
+            self.evaluate()
         return self._last_eval_results
+
+    def run_step(self) -> None:
+        """One iteration, and its weights taken into the average."""
+        super().run_step()
+        if self.average:
+            self.average.update()
 
     def state_dict(self) -> dict[str, Any]:
         """Iteration, hooks, optimizer: the same on both versions of Detectron2."""

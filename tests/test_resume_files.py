@@ -1,0 +1,70 @@
+"""What a checkpoint keeps beside the weights, which files stay, and whose checkpoints are refused."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from small_model import SMALL
+from test_resume import history
+from test_trainer import train, trainer_of
+
+from cervical_d2.errors import UserError
+
+
+def test_loss_scale_of_float16_is_kept(tiny: Path):
+    half = (*SMALL, "SOLVER.AMP.ENABLED", True, "SOLVER.AMP.DTYPE", "float16", "SOLVER.MAX_ITER", 2)
+    trainer = trainer_of(tiny, *half)
+    trainer.resume_or_load(resume=False)
+    trainer._trainer.scaler.scale(torch.ones(1))  # made at first use
+    trainer._trainer.scaler.update(1024.0)
+    trainer.train()
+    resumed = trainer_of(tiny, *half, resume=True)
+    resumed.resume_or_load(resume=True)
+    assert resumed._trainer.scaler.state_dict() == trainer._trainer.scaler.state_dict()
+    assert trainer._trainer.scaler.get_scale() == 1024
+
+
+def test_early_stopped_run_stays_ended_unless_it_may_go_on(tiny: Path):
+    # AP75 stays 0: the first evaluation is the best, the second is no gain.
+    options = (*SMALL, "SOLVER.MAX_ITER", 6, "TEST.EVAL_PERIOD", 1, "TEST.BEST_METRIC", "bbox/AP75")
+    train(tiny, *options, "TEST.EARLY_STOP_PATIENCE", 1)
+    first = history(tiny / "run")
+    assert [line["iteration"] for line in first] == [0, 1]
+    train(tiny, *options, "TEST.EARLY_STOP_PATIENCE", 1, resume=True)
+    assert history(tiny / "run") == first
+    train(tiny, *options, "TEST.EARLY_STOP_PATIENCE", 9, resume=True)
+    assert [line["iteration"] for line in history(tiny / "run")] == [0, 1, 2, 3, 4, 5]
+    assert history(tiny / "run")[:2] == first
+
+
+def test_only_the_newest_numbered_checkpoints_are_kept(tiny: Path):
+    train(tiny, *SMALL, "SOLVER.MAX_ITER", 6, "SOLVER.CHECKPOINT_PERIOD", 1, "SOLVER.CHECKPOINT_KEEP", 2,
+          "TEST.VAL_LOSS", False)  # fmt: skip
+    names = sorted(path.stem for path in (tiny / "run").glob("*.pth"))
+    assert names == ["model_0000003", "model_0000004", "model_best", "model_final"]
+
+
+def stock(tiny: Path, trainer_state: dict) -> None:
+    """A folder as Detectron2's own trainer leaves it."""
+    model = trainer_of(tiny, *SMALL, "OUTPUT_DIR", tiny / "other").model
+    (tiny / "run").mkdir()
+    torch.save({"model": model.state_dict(), "trainer": trainer_state, "iteration": 1}, tiny / "run/model_0000001.pth")
+    (tiny / "run/last_checkpoint").write_text("model_0000001.pth")
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"iteration": 1, "hooks": {"LRScheduler": {}}},  # v0.6: no optimizer
+        {"iteration": 1, "hooks": {"LRScheduler": {}}, "_trainer": {"iteration": 1, "optimizer": {}}},  # main
+    ],
+)
+def test_checkpoints_of_detectron2s_own_trainer_are_refused_with_the_cure(tiny: Path, state):
+    stock(tiny, state)
+    before = (tiny / "run/model_0000001.pth").read_bytes()
+    with pytest.raises(UserError, match=r"model_0000001\.pth: not of this trainer .* MODEL\.WEIGHTS .*OUTPUT_DIR"):
+        trainer_of(tiny, *SMALL, resume=True).resume_or_load(resume=True)
+    assert (tiny / "run/model_0000001.pth").read_bytes() == before
+    # The cure works.
+    weights = tiny / "run/model_0000001.pth"
+    train(tiny, *SMALL, "SOLVER.MAX_ITER", 1, "MODEL.WEIGHTS", weights, "OUTPUT_DIR", tiny / "new")
