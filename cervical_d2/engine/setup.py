@@ -23,14 +23,15 @@ from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 
 from cervical_d2.checkpoint.safe_load import load_file
-from cervical_d2.config import config_value
+from cervical_d2.config import config_value, load_dumped_config
 from cervical_d2.data.build import records_of, train_records
 from cervical_d2.data.mapper import train_augmentations
 from cervical_d2.data.registry import class_names, resolve
 from cervical_d2.data.sampling import train_repeats
+from cervical_d2.engine.ranks import together
+from cervical_d2.engine.run_folder import open_folder
 from cervical_d2.engine.schedule import resolve_schedule
 from cervical_d2.errors import UserError
-from cervical_d2.files import write_text
 
 logger = logging.getLogger("detectron2.cervical_d2")
 
@@ -58,11 +59,11 @@ def prepare(cfg: CfgNode, *, train: bool = True, resume: bool = False) -> list[s
     lines = [f"{len(names)} classes: {', '.join(names)}"]
     lines += _prepare_device(cfg)
     if cfg.SEED < 0:
-        cfg.SEED = secrets.randbelow(2**31)
-        lines.append(f"seed {cfg.SEED}, drawn")
+        lines.append(_draw_seed(cfg, resume))
     for name in cfg.DATASETS.TEST:
         records_of((name,))
     if train:
+        _check_sizes(cfg)
         records = train_records(cfg)
         train_augmentations(cfg)  # refused now if out of range
         if (repeats := train_repeats(cfg, records)) is not None:
@@ -71,11 +72,40 @@ def prepare(cfg: CfgNode, *, train: bool = True, resume: bool = False) -> list[s
     return lines
 
 
+def _draw_seed(cfg: CfgNode, resume: bool) -> str:
+    """A resumed run keeps the one that was drawn for it."""
+    path = Path(cfg.OUTPUT_DIR) / "config.yaml"
+    if resume and path.exists():
+        cfg.SEED = load_dumped_config(path.read_text(), str(path)).SEED
+        return f"seed {cfg.SEED}, drawn when the run began"
+    cfg.SEED = secrets.randbelow(2**31)
+    return f"seed {cfg.SEED}, drawn"
+
+
+def _check_sizes(cfg: CfgNode) -> None:
+    solver, ranks = cfg.SOLVER, comm.get_world_size()
+    if solver.ACCUMULATE < 1 or solver.IMS_PER_BATCH % (ranks * solver.ACCUMULATE):
+        raise UserError(
+            f"SOLVER.IMS_PER_BATCH {solver.IMS_PER_BATCH} cannot be divided by {ranks} processes times "
+            f"SOLVER.ACCUMULATE {solver.ACCUMULATE}"
+        )
+    if not 0 <= solver.EMA_DECAY < 1:
+        raise UserError(f"SOLVER.EMA_DECAY is {solver.EMA_DECAY}; allowed: 0 (off) to less than 1")
+    if min(solver.CLIP_NORM, solver.CHECKPOINT_KEEP) < 0:
+        raise UserError("SOLVER.CLIP_NORM and SOLVER.CHECKPOINT_KEEP cannot be negative; 0 is off")
+
+
+def device_of(cfg: CfgNode) -> str:
+    """MODEL.DEVICE, or "cpu" where there is no CUDA device."""
+    missing = cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available()
+    return "cpu" if missing else cfg.MODEL.DEVICE
+
+
 def _prepare_device(cfg: CfgNode) -> list[str]:
-    if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
-        cfg.MODEL.DEVICE = "cpu"
-        return ["no CUDA device here: training and inference run on the CPU"]
-    return []
+    if (device := device_of(cfg)) == cfg.MODEL.DEVICE:
+        return []
+    cfg.MODEL.DEVICE = device
+    return ["no CUDA device here: training and inference run on the CPU"]
 
 
 def _check_weights(cfg: CfgNode, train: bool, resume: bool) -> None:
@@ -112,19 +142,22 @@ def _check_names(cfg: CfgNode) -> None:
             )
 
 
-def start_run(cfg: CfgNode, lines: list[str], *, train: bool = True) -> None:
-    """Make OUTPUT_DIR, log into it and to the screen, seed, and write the resolved config (a training's is kept)."""
+def start_run(cfg: CfgNode, lines: list[str], *, train: bool = True, resume: bool = False) -> None:
+    """Make and lock OUTPUT_DIR, record the start in it, log into it and to the screen, seed.
+
+    Raises:
+        UserError: another run is writing there.
+    """
     output = Path(cfg.OUTPUT_DIR)
-    if comm.is_main_process():
-        output.mkdir(parents=True, exist_ok=True)
-        if train or not (output / "config.yaml").exists():
-            write_text(output / "config.yaml", cfg.dump())
-    comm.synchronize()
+    cfg.SEED = comm.all_gather(cfg.SEED)[0]  # drawn, it is another one in each process
+    lines = lines + together(lambda: open_folder(cfg, train=train, resume=resume) if comm.is_main_process() else [])
     for name in ("fvcore", "detectron2"):
         setup_logger(str(output), distributed_rank=comm.get_rank(), name=name)
     # Both versions call themselves 0.6, so the place is told.
     place = Path(detectron2.__file__).parent
     logger.info("torch %s on %s, detectron2 in %s; writing into %s", torch.__version__, cfg.MODEL.DEVICE, place, output)
+    if (ranks := comm.get_world_size()) > 1:
+        logger.info("%d processes, of %d threads each", ranks, torch.get_num_threads())
     for line in lines:
         logger.info(line)
     seed_all_rng(cfg.SEED)
