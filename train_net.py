@@ -1,10 +1,12 @@
 #!/usr/bin/env python
 """Train and evaluate, as with every Detectron2 project: train_net.py --config-file FILE [--eval-only] [KEY VALUE ...].
 
-Exit status: 0 done, 2 a mistake in what was given (one line says which), 1 a fault of ours.
+Exit status: 0 done; 2 a mistake in what was given and 3 a failure of the machine (one line says which); 130, 143 or 138
+ended by Ctrl-C, SIGTERM or SIGUSR1, with a checkpoint; 1 a fault of ours.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -15,7 +17,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--config-file", default="", metavar="FILE", help="a path, or a name such as quick/demo.yaml")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in OUTPUT_DIR")
     parser.add_argument("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS on DATASETS.TEST")
-    parser.add_argument("--num-gpus", type=int, default=1, help="GPUs on this machine")
+    parser.add_argument("--num-gpus", type=int, default=1, help="processes on this machine, one for each GPU if any")
     parser.add_argument("--num-machines", type=int, default=1)
     parser.add_argument("--machine-rank", type=int, default=0, help="this machine's number, from 0")
     parser.add_argument("--dist-url", default="auto", help="tcp://HOST:PORT, for several machines")
@@ -27,27 +29,34 @@ def run(args: argparse.Namespace) -> None:
     """One process's work."""
     from cervical_d2.checkpoint.checkpointer import CervicalCheckpointer
     from cervical_d2.config import load_config
+    from cervical_d2.engine.faults import told_in_one_line
+    from cervical_d2.engine.ranks import together
     from cervical_d2.engine.setup import prepare, start_run
     from cervical_d2.engine.trainer import Trainer
 
-    cfg = load_config(args.config_file, args.opts)
-    lines = prepare(cfg, train=not args.eval_only, resume=args.resume)
-    start_run(cfg, lines, train=not args.eval_only)
-    if args.eval_only:
-        model = Trainer.build_model(cfg)
-        CervicalCheckpointer(model, cfg.OUTPUT_DIR, strict=True).resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
-        Trainer.test(cfg, model)
-    else:
-        trainer = Trainer(cfg)
-        trainer.resume_or_load(resume=args.resume)
-        trainer.train()
+    cfg, train = load_config(args.config_file, args.opts), not args.eval_only
+    with told_in_one_line():
+        lines = together(lambda: prepare(cfg, train=train, resume=args.resume))
+        start_run(cfg, lines, train=train, resume=args.resume)
+        if train:
+            trainer = Trainer(cfg)
+            trainer.resume_or_load(resume=args.resume)
+            trainer.train()
+        else:
+            model = Trainer.build_model(cfg)
+            weights = CervicalCheckpointer(model, cfg.OUTPUT_DIR, strict=True)
+            weights.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
+            Trainer.test(cfg, model)
 
 
 def start(args: argparse.Namespace) -> None:
-    """`run` in one process, or in one for every GPU through Detectron2's launch."""
-    from detectron2.engine import launch
+    """`run` in one process or several."""
+    from cervical_d2.config import load_config
+    from cervical_d2.engine.launch import launch, restarted
+    from cervical_d2.engine.setup import device_of
 
-    launch(run, args.num_gpus, args.num_machines, args.machine_rank, args.dist_url, args=(args,))
+    args.resume = args.resume or restarted(os.environ)
+    launch(run, args, device_of(load_config(args.config_file, args.opts)))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -14,6 +14,7 @@ from cervical_d2.data.loader import CHUNK, BatchPlan, TrainLoader
 from cervical_d2.data.mapper import DetectionMapper, train_augmentations
 from cervical_d2.data.registry import resolve
 from cervical_d2.errors import UserError
+from cervical_d2.structures import sampling_seed
 
 AUGMENTATIONS = [
     T.ResizeShortestEdge((64, 96), 128, "choice"),
@@ -112,6 +113,17 @@ def test_an_image_is_augmented_anew_each_time(tiny: Path):
         for sample in batch:
             by_image.setdefault(sample["image_id"], []).append(sample)
     assert all(not same(samples[0], samples[1]) or not same(samples[0], samples[2]) for samples in by_image.values())
+
+
+def test_each_presentation_has_a_sampling_seed_of_its_own(tiny: Path):
+    seeds = [[sampling_seed(item["instances"]) for item in batch] for batch in first_batches(loader_of(tiny), 12)]
+    assert len({seed for batch in seeds for seed in batch}) == 48
+    resumed = loader_of(tiny, workers=1)
+    resumed.start = 9
+    again = [[sampling_seed(item["instances"]) for item in batch] for batch in first_batches(resumed, 3)]
+    assert again == seeds[9:]
+    other = first_batches(loader_of(tiny, seed=4), 1)[0]
+    assert not {sampling_seed(item["instances"]) for item in other} & set(seeds[0])
 
 
 def test_boxes_stay_on_their_cells(tiny: Path):

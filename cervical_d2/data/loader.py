@@ -5,6 +5,9 @@ start; it fixes the image, its augmentation, the sampling of its anchors and pro
 """
 
 import functools
+import os
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -137,3 +140,15 @@ class _Share:
 
 def _start_worker(_: int) -> None:
     torch.set_num_threads(1)
+    # A terminal or a scheduler signals every process, but a training that ends in good order still needs its batches.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """End this process by the first SIGTERM that its parent sent, and by no other."""
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)
