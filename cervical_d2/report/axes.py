@@ -1,5 +1,7 @@
 """What all figures share: colors, sizes, panels and axes."""
 
+import io
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -9,6 +11,7 @@ from cervical_d2.inference.draw import COLORS
 
 RGB: tuple[tuple[float, float, float], ...] = tuple((red / 255, green / 255, blue / 255) for red, green, blue in COLORS)
 GRAY = "0.45"
+DPI = 100
 WIDTHS = (6.5, 10.0, 12.5)  # inches, of one, two and three panels
 ROUND = ((1, 1.5, 2, 3, 4, 5, 7), (1, 2, 3, 5), (1, 2, 5), (1, 3), (1,))  # leading figures, finest first
 
@@ -22,6 +25,13 @@ def panels(count: int, height: float) -> tuple[Figure, list[Axes]]:
     for ax in axes[count:]:
         ax.remove()
     return figure, axes[:count]
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as a PNG file."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI)
+    return buffer.getvalue()
 
 
 def log_axis(ax: Axes, axis: str, low: float, high: float, most: int = 6) -> None:

@@ -1,6 +1,5 @@
 """The statistics of registered splits as JSON, pictures and one page."""
 
-import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +13,7 @@ from cervical_d2.errors import UserError
 from cervical_d2.files import write_bytes, write_json, write_text
 from cervical_d2.report.anchor_fit import fit_anchors
 from cervical_d2.report.anchor_plot import anchor_figure
+from cervical_d2.report.axes import png
 from cervical_d2.report.page import Picture, page
 from cervical_d2.report.pixels import pixel_statistics
 from cervical_d2.report.plots import (
@@ -27,8 +27,6 @@ from cervical_d2.report.plots import (
 from cervical_d2.report.statistics import arrays_of
 from cervical_d2.report.summary import Subject, describe, subject_of
 from cervical_d2.report.tables import Table, tables, tables_text
-
-DPI = 100
 
 
 class Drawing(NamedTuple):
@@ -102,7 +100,7 @@ def write_report(subjects: Sequence[Subject], output: Path, subtitle: str, scale
         for item in DRAWINGS:
             if item.table == table.title:
                 options = {"scale": scale} if item.draw is class_figure else {}
-                sections.append(Picture(item.name, item.title, item.note, _png(item.draw(subjects, **options))))
+                sections.append(Picture(item.name, item.title, item.note, png(item.draw(subjects, **options))))
     for section in sections:
         if isinstance(section, Picture):
             write_bytes(output / f"{section.name}.png", section.content)
@@ -110,9 +108,3 @@ def write_report(subjects: Sequence[Subject], output: Path, subtitle: str, scale
     write_text(output / "statistics.html", page(title, subtitle, sections))
     write_json(output / "statistics.json", documents, indent=1)
     return tables_text(found)
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI)
-    return buffer.getvalue()
