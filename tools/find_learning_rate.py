@@ -1,0 +1,64 @@
+#!/usr/bin/env python
+"""Try growing learning rates on a new model, draw the loss over them, suggest one. Trains for --iterations steps.
+
+tools/find_learning_rate.py --config-file configs/quick/demo.yaml --output rates.png
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Answers --help without importing torch."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config-file", required=True, metavar="FILE")
+    parser.add_argument("--output", required=True, type=Path, metavar="FILE.png", help="the figure; numbers beside it")
+    parser.add_argument("--low", type=float, default=1e-5, help="first rate (default 1e-5)")
+    parser.add_argument("--high", type=float, default=1.0, help="last rate (default 1)")
+    parser.add_argument("--iterations", type=int, default=100)
+    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="overrides of config keys")
+    args = parser.parse_args(argv)
+    if not 0 < args.low < args.high or args.iterations < 10:
+        parser.error("--low must be above 0 and below --high, --iterations 10 or more")
+    return args
+
+
+def run(args: argparse.Namespace) -> None:
+    """Train, then write the figure and the numbers."""
+    from detectron2.utils.env import seed_all_rng
+
+    from cervical_d2.config import load_config
+    from cervical_d2.engine.faults import told_in_one_line
+    from cervical_d2.engine.learning_rate import range_test
+    from cervical_d2.engine.setup import prepare
+    from cervical_d2.engine.trainer import Trainer
+    from cervical_d2.files import write_bytes, write_json
+    from cervical_d2.report.axes import png
+    from cervical_d2.report.rates import rate_figure
+
+    cfg = load_config(args.config_file, args.opts)
+    with told_in_one_line():
+        prepare(cfg, resume=True)  # whatever OUTPUT_DIR holds: nothing is written there
+        seed_all_rng(cfg.SEED)
+        trainer = Trainer(cfg)
+        trainer.resume_or_load(resume=False)
+        found = range_test(trainer, args.low, args.high, args.iterations)
+    write_bytes(args.output, png(rate_figure(found)))
+    numbers = {name: values.tolist() for name, values in found._asdict().items()}
+    write_json(args.output.with_suffix(".json"), numbers, indent=1)
+    print(f"falls fastest at {found.suggested():.2g}; a tenth of its lowest point's rate is {found.largest():.2g}")
+    print(f"batch of {cfg.SOLVER.IMS_PER_BATCH}: SOLVER.BASE_LR {found.suggested():.2g}; {args.output}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit status: 0, or 2 for a user's mistake."""
+    args = parse_args(argv)
+    from cervical_d2.errors import run_main
+
+    return run_main(lambda: run(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
