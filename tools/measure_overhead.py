@@ -6,6 +6,8 @@ over pairs, with intervals of 95 % by bootstrap.
 """
 
 import argparse
+import contextlib
+import io
 import sys
 import tempfile
 import time
@@ -37,15 +39,18 @@ def both(args: argparse.Namespace, folder: Path) -> tuple[Any, Any]:
     trainers: list[Any] = []
     batches: list[Any] = []
     for name in ("ours", "theirs"):
-        options = ["DATASETS.TEST", "()", "SOLVER.CHECKPOINT_PERIOD", "0", "OUTPUT_DIR", str(folder / name)]
-        cfg = load_config(args.config_file, [*args.opts, *options])
+        # Alike in both: Detectron2's trainer knows no NHWC, and mixed precision on CUDA alone.
+        options = ["DATASETS.TEST", "()", "SOLVER.CHECKPOINT_PERIOD", "0", "MODEL.CHANNELS_LAST", "False"]
+        cfg = load_config(args.config_file, [*args.opts, *options, "OUTPUT_DIR", str(folder / name)])
         prepare(cfg)
+        cfg.SOLVER.AMP.ENABLED = cfg.SOLVER.AMP.ENABLED and cfg.MODEL.DEVICE.startswith("cuda")
         if name == "theirs":
             cfg.SOLVER.CHECKPOINT_PERIOD = cfg.SOLVER.MAX_ITER  # it takes no 0
         (folder / name).mkdir()
         seed_all_rng(cfg.SEED)
         kind = Trainer if name == "ours" else _stock(DefaultTrainer, batches)
-        trainer = kind(cfg)
+        with contextlib.redirect_stdout(io.StringIO()):  # Detectron2's prints the whole model
+            trainer = kind(cfg)
         trainer.resume_or_load(resume=False)
         if name == "ours":
             loading = iter(trainer.train_loader)
