@@ -48,7 +48,8 @@ def run(args: argparse.Namespace) -> None:
     write_bytes(args.output, png(rate_figure(found)))
     numbers = {name: values.tolist() for name, values in found._asdict().items()}
     write_json(args.output.with_suffix(".json"), numbers, indent=1)
-    print(f"falls fastest at {found.suggested():.2g}; a tenth of its lowest point's rate is {found.largest():.2g}")
+    rates = f"{found.suggested():.2g}; a tenth of its lowest point's rate is {found.largest():.2g}"
+    print(f"the loss falls fastest at {rates}")
     print(f"batch of {cfg.SOLVER.IMS_PER_BATCH}: SOLVER.BASE_LR {found.suggested():.2g}; {args.output}")
 
 
