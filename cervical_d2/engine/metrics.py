@@ -48,10 +48,7 @@ class Metrics(Settled):
             return
         path = self.folder / "metrics.json"
         _shorten(path, self.bytes)
-        # TensorBoard hides what earlier files of the folder hold from purge_step on.
-        events = TensorboardXWriter(str(self.folder), PERIOD, purge_step=self.done, flush_secs=0)
-        events._last_write = self.done - 1  # what was written before the checkpoint is not written again
-        self._writers = [self.progress, JsonLines(path, self.done - 1), events]
+        self._writers = [self.progress, JsonLines(path, self.done - 1), Events(self.folder, self.done)]
 
     def due(self, iterations: int) -> bool:
         """Every `PERIOD` and where `also` says so."""
@@ -110,6 +107,20 @@ class JsonLines(EventWriter):
     def close(self) -> None:
         """No more lines."""
         self.file.close()
+
+
+class Events(TensorboardXWriter):
+    """TensorBoard's file, flushed at each write."""
+
+    def __init__(self, folder: Path, done: int):
+        """`done`: iterations after which was written last; what earlier files hold beyond is hidden and comes again."""
+        super().__init__(str(folder), PERIOD, purge_step=done)
+        self._last_write = done - 1
+
+    def write(self) -> None:
+        """Add what is new. A shorter flush_secs would not do: with 0 its thread waits busily."""
+        super().write()
+        self._writer.flush()
 
 
 class ProgressLine(EventWriter):

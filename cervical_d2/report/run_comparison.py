@@ -61,7 +61,7 @@ def _titled(title: str, text: str) -> str:
 def _different(runs: Sequence[Run]) -> Iterator[tuple[str, ...]]:
     """(what, its value in each run) for each setting and each fact of the last start that is not the same in all."""
     keys = dict.fromkeys(name for run in runs[1:] for name, *_ in differences(runs[0].cfg, run.cfg))
-    facts = [dict(_flat({**(run.starts[-1] if run.starts else {})})) for run in runs]
+    facts = [dict(_flat(run.starts[-1] if run.starts else {})) for run in runs]
     names = dict.fromkeys(name for found in facts for name in found if name not in OF_EVERY_START)
     for key in keys:
         yield (key, *(_short(_value(run.cfg, key)) for run in runs))

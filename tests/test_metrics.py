@@ -1,0 +1,38 @@
+"""The files of a run's history while the training goes on."""
+
+import time
+from pathlib import Path
+
+from detectron2.utils.events import EventStorage
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from cervical_d2.engine.metrics import Metrics, ProgressLine
+
+
+def opened(folder: Path, storage: EventStorage) -> Metrics:
+    metrics = Metrics(folder, ProgressLine(lambda: 9, 1.0), also=lambda iterations: False)
+    metrics.open(storage, 0)
+    return metrics
+
+
+def test_events_are_in_the_file_when_the_line_is(tmp_path: Path):
+    with EventStorage() as storage:
+        metrics = opened(tmp_path, storage)
+        storage.put_scalar("loss", 2.0)
+        metrics.act(1)
+        events = EventAccumulator(str(tmp_path))
+        events.Reload()  # nothing is closed yet: what a kill would leave
+        assert [(event.step, event.value) for event in events.Scalars("loss")] == [(0, 2.0)]
+        metrics.after_train()
+
+
+def test_open_files_cost_no_processor_time(tmp_path: Path):
+    """A writer's thread that waits busily would take a processor, and the interpreter's lock from the training."""
+    with EventStorage() as storage:
+        metrics = opened(tmp_path, storage)
+        storage.put_scalar("loss", 2.0)
+        metrics.act(1)
+        begin = time.process_time()
+        time.sleep(1)
+        assert time.process_time() - begin < 0.5  # seconds of a processor, in one of waiting
+        metrics.after_train()
