@@ -18,11 +18,13 @@ def opened(folder: Path, storage: EventStorage) -> Metrics:
 def test_events_are_in_the_file_when_the_line_is(tmp_path: Path):
     with EventStorage() as storage:
         metrics = opened(tmp_path, storage)
-        storage.put_scalar("loss", 2.0)
-        metrics.act(1)
+        for iteration, loss in enumerate((2.0, 3.0)):  # the thread flushes the first one by itself
+            storage.iter = iteration
+            storage.put_scalar("loss", loss, smoothing_hint=False)
+            metrics.act(iteration + 1)
         events = EventAccumulator(str(tmp_path))
         events.Reload()  # nothing is closed yet: what a kill would leave
-        assert [(event.step, event.value) for event in events.Scalars("loss")] == [(0, 2.0)]
+        assert [(event.step, event.value) for event in events.Scalars("loss")] == [(0, 2.0), (1, 3.0)]
         metrics.after_train()
 
 
