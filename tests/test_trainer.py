@@ -2,6 +2,7 @@
 
 import copy
 import json
+import multiprocessing
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,7 @@ def test_the_same_seed_gives_the_same_weights_with_any_workers(tiny: Path):
     second.resume_or_load(resume=False)
     torch.rand(13)  # state that others leave behind does not reach the sampling of anchors and proposals
     second.train()
+    assert multiprocessing.active_children() == []  # while the trainer lives
     again = weights(second)
     other = weights(train(tiny, "OUTPUT_DIR", tiny / "c", "SEED", 1))
     assert differing(first, again) == []

@@ -51,6 +51,10 @@ class SeededStep(SimpleTrainer):
         # float16 alone underflows; bfloat16 has float32's range and needs no scaling.
         self.scaler = torch.amp.GradScaler(self.device_type, enabled=amp is torch.float16)
 
+    def close(self) -> None:
+        """End the data workers: the garbage collector may take their queues first, and waits five seconds for each."""
+        self._data_loader_iter.close()
+
     def run_step(self) -> None:
         """Load, forward, backward, update, and write the metrics."""
         start = time.perf_counter()

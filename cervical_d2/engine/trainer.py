@@ -165,6 +165,7 @@ class Trainer(DefaultTrainer):
                     self.iter += 1
             finally:
                 self.after_train()
+                self._trainer.close()
         if not self._evaluated and self.cfg.DATASETS.TEST:
             logger.info("nothing left to train: %d iterations are done; evaluating", self.start_iter)
             self.evaluate()
