@@ -2,10 +2,11 @@
 
 import numpy as np
 
-from cervical_d2.evaluation.matching import Bools, Detections, Floats, Matches, Truth, best_of, meetings
-from cervical_d2.evaluation.protocols import by_score, curves, percent
+from cervical_d2.evaluation.curves import RECALLS, curves, percent, sampled
+from cervical_d2.evaluation.matching import Bools, Detections, Floats, Ints, Matches, Truth, best_of, meetings, select
+from cervical_d2.evaluation.protocols import by_score
 
-SCORE = 0.5  # at which F1 is taken: stated before looking, as a threshold chosen on the same images flatters
+SCORE = 0.5  # where one threshold counts: stated before looking, as one chosen on the same images flatters
 
 
 def match_centers(truth: Truth, centers: Floats, detections: Detections, radius: float, cap: int) -> Matches:
@@ -14,24 +15,29 @@ def match_centers(truth: Truth, centers: Floats, detections: Detections, radius:
     A detection that finds none and whose middle lies in a crowd does not count. `truth.box` is looked at for crowds
     alone; `centers`: (G, 2) x, y in pixels; `cap`: detections kept per image and class. A and T of `Matches` are 1.
     """
-    detections, rank = best_of(detections, cap)
+    row, rank = best_of(detections, cap)
+    detections = select(detections, row)
     middle = (detections.box[:, :2] + detections.box[:, 2:]) / 2
-    correct, excused = np.zeros((2, len(rank)), bool)
+    excused = np.zeros(len(rank), bool)
+    taken = np.full(len(rank), -1)
     for rows, cells in meetings(detections, truth):
         crowd = truth.crowd[cells] | truth.ignore[cells]
-        correct[rows] = _take_nearest(middle[rows], centers[cells[~crowd]], radius)
-        excused[rows] = ~correct[rows] & _inside(middle[rows], truth.box[cells[crowd]])
-    return Matches(detections.label, detections.score, rank, correct[None, None], (~correct & ~excused)[None, None])
+        wanted = np.append(cells[~crowd], -1)
+        taken[rows] = wanted[_take_nearest(middle[rows], centers[wanted[:-1]], radius)]
+        excused[rows] = (taken[rows] < 0) & _inside(middle[rows], truth.box[cells[crowd]])
+    correct, wrong = taken >= 0, (taken < 0) & ~excused
+    columns = (row, detections.label, detections.image, detections.score, rank)
+    return Matches(*columns, correct[None, None], wrong[None, None], taken[None, None])
 
 
-def _take_nearest(found: Floats, wanted: Floats, radius: float) -> Bools:
-    """Which of `found` (D, 2), by falling score, take one of `wanted` (G, 2); returns (D,)."""
+def _take_nearest(found: Floats, wanted: Floats, radius: float) -> Ints:
+    """The row of `wanted` (G, 2) that each of `found` (D, 2), by falling score, takes, or -1; returns (D,)."""
     distance = np.linalg.norm(found[:, None] - wanted[None], axis=2)
-    taken = np.zeros(len(found), bool)
+    taken = np.full(len(found), -1)
     for row in np.flatnonzero((distance <= radius).any(axis=1)):
         nearest = distance[row].argmin()
         if distance[row, nearest] <= radius:
-            taken[row] = True
+            taken[row] = nearest
             distance[:, nearest] = np.inf
     return taken
 
@@ -43,9 +49,16 @@ def _inside(point: Floats, box: Floats) -> Bools:
 
 
 def center_metrics(
-    truth: Truth, centers: Floats, detections: Detections, *, num_classes: int, radius: float, cap: int = 100
+    truth: Truth,
+    centers: Floats,
+    detections: Detections,
+    *,
+    num_classes: int,
+    radius: float,
+    cap: int = 100,
+    score: float = SCORE,
 ) -> dict[str, list[float]]:
-    """Per class, in percent: AP (101 recalls, as COCO) and, of detections with a score of `SCORE` or more, F1,
+    """Per class, in percent: AP (101 recalls, as COCO) and, of detections with a score of `score` or more, F1,
     precision and recall; lists of K, NaN for a class without truth.
     """
     matches = match_centers(truth, centers, detections, radius, cap)
@@ -54,10 +67,10 @@ def center_metrics(
     for label in range(num_classes):
         ((correct, wrong),) = by_score(matches, label, [cap])
         rows = slice(*np.searchsorted(matches.label, [label, label + 1]))
-        sure = np.sort(matches.score[rows])[::-1] >= SCORE
+        sure = np.sort(matches.score[rows])[::-1] >= score
         hits, mistakes = int(correct[0, 0, sure].sum()), int(wrong[0, 0, sure].sum())
         total = wanted[label] or np.nan
-        metrics["AP"].append(percent(curves(correct, wrong, wanted[label : label + 1])[0]))
+        metrics["AP"].append(percent(sampled(curves(correct, wrong, wanted[label : label + 1]), RECALLS)))
         metrics["F1"].append(200 * hits / (hits + mistakes + total))
         metrics["precision"].append(100 * hits / (hits + mistakes) if hits + mistakes else float("nan"))
         metrics["recall"].append(100 * hits / total)

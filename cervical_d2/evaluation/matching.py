@@ -45,11 +45,14 @@ class Matches(NamedTuple):
     outside the range.
     """
 
+    row: Ints  # (E,) its place in the detections
     label: Ints  # (E,)
+    image: Ints  # (E,)
     score: Floats  # (E,)
     rank: Ints  # (E,) from 0, by score within image and class
     correct: Bools  # (A, T, E)
     wrong: Bools  # (A, T, E)
+    box: Ints  # (A, T, E) the true box that it took, a row of the truth, or -1
 
 
 Columns = TypeVar("Columns", Truth, Detections)
@@ -60,18 +63,21 @@ def select(columns: Columns, rows: NDArray[np.generic]) -> Columns:
     return type(columns)(*(column[rows] for column in columns))
 
 
-def box_area(box: Floats) -> Floats:
-    """`box`: (R, 4); returns (R,) square pixels."""
-    return (box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1])
+def box_area(box: Floats, plus: float = 0) -> Floats:
+    """`box`: (R, 4); returns (R,) square pixels, of sides longer by `plus`."""
+    return (box[:, 2] - box[:, 0] + plus) * (box[:, 3] - box[:, 1] + plus)
 
 
-def overlap(found: Floats, wanted: Floats, crowd: Bools) -> Floats:
-    """IoU of `found` (D, 4) with `wanted` (G, 4), or the share of `found` in a crowd; returns (D, G)."""
+def overlap(found: Floats, wanted: Floats, crowd: Bools | bool = False, plus: float = 0) -> Floats:
+    """IoU of `found` (D, 4) with `wanted` (G, 4), or the share of `found` in a crowd; returns (D, G).
+
+    `plus` 1 counts both end pixels of a box, as VOC did.
+    """
     corner = np.maximum(found[:, None, :2], wanted[None, :, :2])
-    size = np.clip(np.minimum(found[:, None, 2:], wanted[None, :, 2:]) - corner, 0, None)
+    size = np.clip(np.minimum(found[:, None, 2:], wanted[None, :, 2:]) - corner + plus, 0, None)
     shared = size[..., 0] * size[..., 1]
-    own = box_area(found)[:, None]
-    whole = np.where(crowd, own, own + box_area(wanted) - shared)
+    own = box_area(found, plus)[:, None]
+    whole = np.where(crowd, own, own + box_area(wanted, plus) - shared)
     return np.divide(shared, whole, out=np.zeros_like(shared), where=shared > 0)
 
 
@@ -86,27 +92,56 @@ def match_coco(truth: Truth, detections: Detections, thresholds: Floats, ranges:
     `thresholds`: (T,) of IoU; `ranges`: (A, 2) of area; `cap`: detections kept per image and class.
     Source: pycocotools `COCOeval.evaluateImg`, ties included.
     """
-    detections, rank = best_of(detections, cap)
+    row, rank = best_of(detections, cap)
+    detections = select(detections, row)
     ignored = outside(truth.area, ranges) | truth.crowd | truth.ignore
-    matched = np.zeros((len(ranges), len(thresholds), len(rank)), bool)
-    excused = matched.copy()
+    taken = np.full((len(ranges), len(thresholds), len(rank)), -1)
+    excused = np.zeros(taken.shape, bool)
     for rows, boxes in meetings(detections, truth):
         iou = overlap(detections.box[rows], truth.box[boxes], truth.crowd[boxes])
         choice = _greedy(iou, ignored[:, boxes], truth.crowd[boxes], thresholds)
-        matched[..., rows] = choice >= 0
+        taken[..., rows] = np.where(choice >= 0, boxes[choice], -1)
         on_ignored = np.take_along_axis(ignored[:, None, boxes], choice, axis=2)
-        excused[..., rows] = matched[..., rows] & on_ignored
+        excused[..., rows] = (choice >= 0) & on_ignored
+    matched = taken >= 0
     excused |= ~matched & outside(box_area(detections.box), ranges)[:, None]
-    return Matches(detections.label, detections.score, rank, matched & ~excused, ~matched & ~excused)
+    return Matches(
+        row, detections.label, detections.image, detections.score, rank, matched & ~excused, ~matched & ~excused, taken
+    )
 
 
-def best_of(detections: Detections, cap: int) -> tuple[Detections, Ints]:
-    """The `cap` best of each image and class, sorted as in `Matches`, and their ranks."""
+def match_voc(truth: Truth, detections: Detections, thresholds: Floats, plus: float = 0) -> Matches:
+    """VOC's rule: a detection may take the box that it overlaps most and no other; taken already, it is wrong.
+
+    `thresholds`: (T,) of IoU; `plus` as in `overlap`. A detection whose box is a crowd or ignored does not count.
+    Source: mmdetection 2.28 `tpfp_default`.
+    """
+    row, rank = best_of(detections, len(detections.score))
+    detections = select(detections, row)
+    ignored = truth.crowd | truth.ignore
+    nearest, iou = np.full(len(row), -1), np.zeros(len(row))
+    for rows, boxes in meetings(detections, truth):
+        boxes = boxes[np.argsort(ignored[boxes], kind="stable")]  # of equal ones the one that counts
+        table = overlap(detections.box[rows], truth.box[boxes], plus=plus)
+        nearest[rows], iou[rows] = boxes[table.argmax(axis=1)], table.max(axis=1)
+    on_box = (iou >= thresholds[:, None]) & (nearest >= 0)
+    excused = on_box & ignored[nearest] if len(ignored) else np.zeros_like(on_box)
+    correct = np.zeros_like(on_box)
+    for verdicts, candidates in zip(correct, on_box & ~excused, strict=True):
+        places = np.flatnonzero(candidates)
+        verdicts[places[np.unique(nearest[places], return_index=True)[1]]] = True
+    taken = np.where(correct | excused, nearest, -1)
+    columns = (row, detections.label, detections.image, detections.score, rank)
+    return Matches(*columns, correct[None], (~correct & ~excused)[None], taken[None])
+
+
+def best_of(detections: Detections, cap: int) -> tuple[Ints, Ints]:
+    """The rows of the `cap` best of each image and class, sorted as in `Matches`, and their ranks."""
     order = np.lexsort((-detections.score, detections.image, detections.label))
-    detections = select(detections, order)
-    key = detections.label * (detections.image.max(initial=0) + 1) + detections.image
+    label, image = detections.label[order], detections.image[order]
+    key = label * (image.max(initial=0) + 1) + image
     rank = np.arange(len(key)) - np.searchsorted(key, key)
-    return select(detections, rank < cap), rank[rank < cap]
+    return order[rank < cap], rank[rank < cap]
 
 
 def meetings(detections: Detections, truth: Truth) -> Iterator[tuple[slice, Ints]]:

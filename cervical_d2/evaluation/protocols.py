@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cervical_d2.evaluation.curves import RECALLS, curves, final_recall, mean, percent, sampled
 from cervical_d2.evaluation.matching import (
     Bools,
     Detections,
@@ -32,7 +33,6 @@ __all__ = [
 # K classes, T IoU thresholds, R recalls, A area ranges, M caps on the detections per image and class. Tables
 # hold fractions, NaN for a class without truth in an area range; metrics are in percent, NaN where nothing counts.
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
-RECALLS = np.linspace(0, 1, 101)
 AREA_RANGES = {
     "all": (0.0, 1e10),
     "small": (0.0, 32.0**2),
@@ -86,7 +86,9 @@ def coco_tables(
     recall = np.full((len(IOU_THRESHOLDS), num_classes, len(ranges), len(caps)), np.nan)
     for k in range(num_classes):
         for m, (correct, wrong) in enumerate(by_score(matches, k, caps)):
-            precision[:, :, k, :, m], recall[:, k, :, m] = curves(correct, wrong, wanted[k])
+            found = curves(correct, wrong, wanted[k])
+            precision[:, :, k, :, m] = sampled(found, RECALLS).transpose(1, 2, 0)
+            recall[:, k, :, m] = final_recall(found).T
     truths = np.bincount(truth.label[~(truth.crowd | truth.ignore)], minlength=num_classes)
     return CocoTables(precision, recall, truths, np.bincount(matches.label, minlength=num_classes), caps)
 
@@ -133,32 +135,3 @@ def by_score(matches: Matches, label: int, caps: Sequence[int]) -> list[tuple[Bo
     rank = matches.rank[rows][order]
     correct, wrong = matches.correct[..., rows][..., order], matches.wrong[..., rows][..., order]
     return [(correct[..., rank < cap], wrong[..., rank < cap]) for cap in caps]
-
-
-def curves(correct: Bools, wrong: Bools, wanted: Ints) -> tuple[Floats, Floats]:
-    """Precision at `RECALLS` (T, R, A) and final recall (T, A).
-
-    `correct`, `wrong`: (A, T, N) by falling score; `wanted`: (A,) boxes to find.
-    """
-    hits, mistakes = np.cumsum(correct, axis=2, dtype=float), np.cumsum(wrong, axis=2, dtype=float)
-    total = np.where(wanted > 0, wanted, np.nan)[:, None, None]
-    recall = hits / total
-    # pycocotools adds the same tiny number; without it the precision differs in the last digits.
-    precision = hits / (mistakes + hits + np.spacing(1))
-    best_from_here = np.maximum.accumulate(precision[..., ::-1], axis=2)[..., ::-1]
-    never_reached = np.zeros((*correct.shape[:2], 1))
-    levels = np.stack([[np.searchsorted(row, RECALLS) for row in rows] for rows in recall])
-    sampled = np.take_along_axis(np.concatenate([best_from_here, never_reached], axis=2), levels, axis=2)
-    sampled = np.where(np.isnan(total), np.nan, sampled)
-    final = correct.sum(axis=2) / total[..., 0]
-    return sampled.transpose(1, 2, 0), final.T
-
-
-def percent(fractions: Floats) -> float:
-    return 100 * mean(fractions)
-
-
-def mean(values: Floats) -> float:
-    """The mean of what is not NaN; NaN, without numpy's warning, where that is nothing."""
-    present = values[~np.isnan(values)]
-    return float(present.mean()) if present.size else float("nan")
