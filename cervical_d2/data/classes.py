@@ -11,7 +11,7 @@ IGNORED, DROPPED = -1, -2
 """In place of a class's number: an ignore region (neither learned from nor scored), or no annotation at all."""
 
 
-def _normal(name: str) -> str:
+def spelling_key(name: str) -> str:
     """Spellings that differ in case, blanks, dashes or underscores are one."""
     return re.sub(r"[\s_-]+", "", str(name)).casefold()
 
@@ -41,21 +41,21 @@ class ClassTable:
         """The classes as files list them, spellings of one under the first; "cell" where they list none."""
         spellings: dict[str, list[str]] = {}
         for name in names:
-            spellings.setdefault(_normal(name), []).append(name)
+            spellings.setdefault(spelling_key(name), []).append(name)
         return cls([{first: others} for first, *others in spellings.values()] or ["cell"], where)
 
     def _add(self, spellings: Iterable[str], number: int) -> None:
         for spelling in spellings:
-            if self._index.setdefault(_normal(spelling), number) != number:
+            if self._index.setdefault(spelling_key(spelling), number) != number:
                 raise UserError(f"{self.where}: the class name {spelling!r} stands for two classes; rename one")
 
     def index(self, name: str) -> int | None:
         """Contiguous id of `name` in any of its spellings, `IGNORED`, `DROPPED`, or None if it is unknown."""
-        return self._index.get(_normal(name))
+        return self._index.get(spelling_key(name))
 
     def unknown(self, name: str) -> str:
         """What to say of a `name` that is unknown."""
-        near = difflib.get_close_matches(_normal(name), self._index, n=1)
+        near = difflib.get_close_matches(spelling_key(name), self._index, n=1)
         known = near and self._index[near[0]] >= 0
         hint = f" (did you mean {self.names[self._index[near[0]]]!r}?)" if known else ""
         return f"unknown class {name!r}{hint}, {self.where} has {', '.join(self.names)}"
