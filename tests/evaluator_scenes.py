@@ -35,13 +35,14 @@ def box(xywh, category=0, **more):
     return {"bbox": xywh, "bbox_mode": BoxMode.XYWH_ABS, "category_id": category, "iscrowd": 0, **more}
 
 
-def record(image_id, *annotations):
+def record(image_id, *annotations, **more):
     return {
         "file_name": f"{image_id}.png",
         "image_id": image_id,
         "height": 800,
         "width": 800,
         "annotations": list(annotations),
+        **more,
     }
 
 

@@ -75,6 +75,47 @@ def test_a_model_that_finds_nothing_gets_every_key(register, tmp_path, outputs):
     assert {path.name for path in tmp_path.iterdir()} == FILES
 
 
+def test_all_other_figures_stand_beside_cocos(register):
+    # One cell found; the surer detection on the other misses an IoU of 0.5 with it.
+    records = [record(1, box([0, 0, 50, 50])), record(2, box([0, 0, 50, 50], 1), group_id="s")]
+    outputs = [found([[0, 0, 50, 50]], [0.9], [0]), found([[30, 0, 80, 50], [0, 0, 50, 50]], [0.65, 0.6], [1, 1])]
+    results = run(CervicalCOCOEvaluator(register(records)), records, outputs)
+    # Flora: precision 1/2 at recall 1; and it is below the 0.7 of ComparisonDetector.
+    assert results["coco"] == {"AP": pytest.approx(75), "AP75": pytest.approx(75), "mAP": pytest.approx(75), "AR": 100}
+    assert results["voc_11point"] == {"mAP": pytest.approx(75), "AR": 100}
+    assert results["comparison_detector"] == {"mAP": pytest.approx(50), "AR": 50}
+    # Flora is no lesion; so one image is abnormal, and the other is called normal.
+    assert results["image"] == {"AUC": 100, "sensitivity": 100, "specificity": 100}
+    assert "slide" not in results  # the slide of the first image is unknown
+    assert results["froc_image"]["0.125"] == 100
+    assert results["froc_image"]["mean-flora"] == pytest.approx(100 * 5 / 7)  # one false positive on two images first
+    assert results["recall_by_size"]["medium"] == 100
+    assert results["calibration"]["ECE"] == pytest.approx(100 * (0.1 + abs(1.25 - 1)) / 3)  # bin 0.6: one of two right
+    assert results["severity"]["cost"] == pytest.approx(0.25 / 2)
+
+
+def test_slides_are_evaluated_where_all_are_known(register):
+    records = [record(n, *([box([0, 0, 50, 50])] if n == 1 else []), group_id=f"s{n // 2}") for n in range(4)]
+    outputs = [NOTHING, found([[0, 0, 50, 50]], [0.9], [0]), NOTHING, found([[0, 0, 50, 50]], [0.6], [0])]
+    results = run(CervicalCOCOEvaluator(register(records)), records, outputs)
+    assert results["slide"] == {"AUC": 100, "sensitivity": 100, "specificity": 0}
+    assert results["image"]["specificity"] == pytest.approx(200 / 3)
+    assert (
+        run(CervicalCOCOEvaluator(register(records)), records, outputs, img_ids=[0, 1])["slide"]["sensitivity"] == 100
+    )
+
+
+def test_detections_that_are_no_numbers_are_left_out_and_told(register, caplog):
+    records = [record(1, box([0, 0, 50, 50]))]
+    output = found(
+        [[0, 0, 50, 50], [0, 0, np.nan, 50], [0, 0, 50, 50], [50, 0, 0, 50]], [0.5, 0.9, np.nan, 0.8], [0] * 4
+    )
+    with caplog.at_level(logging.WARNING, "detectron2.cervical_d2"):
+        metrics = run(CervicalCOCOEvaluator(register(records)), records, [output])["bbox"]
+    assert metrics["AP"] == pytest.approx(100)
+    assert "left out 3 of 4 detections" in caplog.text
+
+
 def test_no_truth_at_all_is_nan_not_an_error(register):
     records = [record(1)]
     metrics = run(CervicalCOCOEvaluator(register(records)), records, [found([[0, 0, 9, 9]], [0.5], [0])])["bbox"]
@@ -132,7 +173,7 @@ def test_crowds_ignored_boxes_areas_and_box_modes_are_heeded(register):
 
 
 def test_truth_is_read_in_double_precision(register):
-    _, truth, _ = read_truth(register([record(1, box([1000.1, 0.2, 10.3, 20.4], 2))]), 3)
+    truth = read_truth(register([record(1, box([1000.1, 0.2, 10.3, 20.4], 2))]), 3).boxes
     assert truth.box.tolist() == [[1000.1, 0.2, 1000.1 + 10.3, 0.2 + 20.4]]  # 1000.1 is 1000.09998 in 32 bits
     assert truth.label.tolist() == [2]
 

@@ -29,6 +29,7 @@ from cervical_d2.engine.signals import StopRequest
 from cervical_d2.engine.step import SeededStep
 from cervical_d2.engine.validation import validation_losses
 from cervical_d2.evaluation.evaluator import CervicalCOCOEvaluator
+from cervical_d2.evaluation.severity import OWN
 
 logger = logging.getLogger("detectron2.cervical_d2")
 
@@ -92,7 +93,13 @@ class Trainer(DefaultTrainer):
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> CervicalCOCOEvaluator:
         """COCO's figures and the papers'; writes into OUTPUT_DIR/evaluation/SPLIT."""
         output = f"{cfg.OUTPUT_DIR}/evaluation/{dataset_name}"
-        return CervicalCOCOEvaluator(dataset_name, output, max_dets_per_image=max(100, cfg.TEST.DETECTIONS_PER_IMAGE))
+        return CervicalCOCOEvaluator(
+            dataset_name,
+            output,
+            max_dets_per_image=max(100, cfg.TEST.DETECTIONS_PER_IMAGE),
+            score=cfg.TEST.SCORE,
+            severity=Path(cfg.TEST.SEVERITY) if cfg.TEST.SEVERITY else OWN,
+        )
 
     @classmethod
     def test(cls, cfg: CfgNode, model: torch.nn.Module, evaluators: Any = None) -> OrderedDict[str, Any]:

@@ -17,13 +17,19 @@ from detectron2.structures import BoxMode
 from detectron2.utils import comm
 
 from cervical_d2.errors import UserError
+from cervical_d2.evaluation.analysis import CLASS_GROUPS, Analysis, Scene, make_scene, of_images
 from cervical_d2.evaluation.centers import SCORE, center_metrics
+from cervical_d2.evaluation.curves import mean
 from cervical_d2.evaluation.ground_truth import read_truth
-from cervical_d2.evaluation.matching import Detections, Floats, Truth, select
-from cervical_d2.evaluation.protocols import class_metrics, coco_tables, mean, paper_metrics, summarize_coco
-from cervical_d2.evaluation.table import metrics_text
+from cervical_d2.evaluation.matching import Detections
+from cervical_d2.evaluation.protocol_table import HEADER, protocol_rows
+from cervical_d2.evaluation.protocols import class_metrics, coco_tables, paper_metrics, summarize_coco
+from cervical_d2.evaluation.published import PROTOCOLS
+from cervical_d2.evaluation.severity import OWN, read_severity
+from cervical_d2.evaluation.table import aligned, metrics_text
 from cervical_d2.files import write_json, write_text
 
+PROTOCOL_NAMES = {protocol.name for protocol in PROTOCOLS}
 COCO_CAPS = (1, 10, 100)
 """Detections per image and class at which COCO's AR is taken."""
 
@@ -37,7 +43,8 @@ class CervicalCOCOEvaluator(COCOEvaluator):
     `evaluate` returns {"bbox": metrics} in percent, NaN where there is no truth: AP, AP50, AP75, APs, APm, APl,
     AR1, AR10, AR100 (and AR<max_dets_per_image>), ARs, ARm, ARl, the papers' mAP and AR (`paper_metrics`), and
     per class AP-<name>, AP50-<name> and recall50-<name>, whose dash keeps them out of Detectron2's CSV line. The
-    keys are the same for a model that finds nothing.
+    keys are the same for a model that finds nothing. Beside it stand {GROUP: {NAME: ...}} of all figures of
+    `analysis.Analysis`: the protocols of the papers, FROC, images and slides, calibration, costs, recall by size.
 
     A data set whose labels are centers (`center_radius` px in its metadata) adds {"center": ...}, matched by distance:
     AP and, at a score of 0.5, F1, precision and recall, means over the classes and per class.
@@ -56,6 +63,8 @@ class CervicalCOCOEvaluator(COCOEvaluator):
         *,
         distributed: bool = True,
         max_dets_per_image: int = 100,
+        score: float = SCORE,
+        severity: Path = OWN,
     ) -> None:
         """Read the truth.
 
@@ -64,6 +73,8 @@ class CervicalCOCOEvaluator(COCOEvaluator):
             distributed: gather the predictions of all processes; only the main one returns metrics.
             max_dets_per_image: detections kept per image and class, by score. Above 100 it adds an AR of its
                 own; below, the ARs of larger caps are left out.
+            score: the threshold of the figures that depend on one.
+            severity: which classes are lesions, and what mistakes cost.
 
         Raises:
             UserError: the data set has no class names, or an annotation that cannot be understood.
@@ -82,7 +93,8 @@ class CervicalCOCOEvaluator(COCOEvaluator):
         if not self._classes:
             raise UserError(f"{dataset_name}: no class names; set thing_classes in its metadata")
         self._radius = self._metadata.get("center_radius")
-        self._images, self._truth, self._centers = read_truth(dataset_name, len(self._classes))
+        self._score, self._severity = score, read_severity(self._classes, severity)
+        self._data = read_truth(dataset_name, len(self._classes))
 
     def evaluate(self, img_ids: Collection[Any] | None = None) -> dict[str, Any]:
         """The metrics, see the class; {} in all processes but the main one. `img_ids`: of these images only."""
@@ -97,21 +109,19 @@ class CervicalCOCOEvaluator(COCOEvaluator):
     def _eval_predictions(
         self, predictions: Sequence[Mapping[str, Any]], img_ids: Collection[Any] | None = None
     ) -> None:
-        found = list(itertools.chain.from_iterable(prediction["instances"] for prediction in predictions))
-        truth, centers, detections = self._truth, self._centers, self._detections(found)
+        found: Found = list(itertools.chain.from_iterable(prediction["instances"] for prediction in predictions))
+        found = self._whole(found)
+        scene = make_scene(self._data, self._detections(found), self._classes, self._severity, self._radius)
         if img_ids is not None:
-            chosen = [self._images[image_id] for image_id in img_ids]
-            rows = np.isin(truth.image, chosen)
-            truth, centers = select(truth, rows), centers[rows]
-            detections = select(detections, np.isin(detections.image, chosen))
+            scene = of_images(scene, [self._data.images[image_id] for image_id in img_ids])
         caps = [cap for cap in COCO_CAPS if cap < self._max_dets] + [self._max_dets]
-        tables = coco_tables(truth, detections, num_classes=len(self._classes), max_dets=caps)
+        tables = coco_tables(scene.truth, scene.detections, num_classes=len(self._classes), max_dets=caps)
         overall = paper_metrics(tables) | summarize_coco(tables)
         per_class = class_metrics(tables)
         self._results["bbox"] = overall | self._named(per_class)
-        images = len(self._images if img_ids is None else img_ids)
+        caption = f"{len(scene.unit)} images, at most {self._max_dets} detections per image and class; %"
         text = metrics_text(
-            f"{self._metadata.name}: {images} images, at most {self._max_dets} detections per image and class; %",
+            f"{self._metadata.name}: {caption}",
             overall,
             {
                 "class": self._classes,
@@ -121,18 +131,39 @@ class CervicalCOCOEvaluator(COCOEvaluator):
             },
         )
         if self._radius:
-            text += "\n\n" + self._by_centers(truth, centers, detections)
+            text += "\n\n" + self._by_centers(scene)
+        text += "\n\n" + self._analyzed(scene)
         self._logger.info("Evaluation:\n%s", text)
         self._write(found, text)
 
-    def _by_centers(self, truth: Truth, centers: Floats, detections: Detections) -> str:
+    def _analyzed(self, scene: Scene) -> str:
+        """Adds all other figures, and returns the protocols and the rest as text."""
+        figures = {name: float(values[0]) for name, values in Analysis(scene, self._score).figures().items()}
+        groups: dict[str, dict[str, float]] = {}
+        for name, value in figures.items():
+            group, _, leaf = name.partition("/")
+            groups.setdefault(group, {})[leaf] = value
+        by_class = {group: groups.pop(group) for group in CLASS_GROUPS}
+        self._results |= groups
+        self._results["froc_image"] |= {f"mean-{name}": value for name, value in by_class["froc"].items()}
+        rows = [[f"{group}/{leaf}", value] for group, part in groups.items() if group not in PROTOCOL_NAMES
+                for leaf, value in part.items() if "-" not in leaf]  # fmt: skip
+        protocols = aligned(HEADER, protocol_rows(figures, self._classes))
+        return f"mAP and AR by protocol (docs/metrics.md), in %:\n\n{protocols}\n\n" + aligned(
+            ("figure", f"%, costs as they are; from a score of {self._score:g} on where one counts"), rows
+        )
+
+    def _by_centers(self, scene: Scene) -> str:
         """Adds the results by distance of centers, and returns them as text."""
         per_class = center_metrics(
-            truth, centers, detections, num_classes=len(self._classes), radius=self._radius, cap=self._max_dets
-        )
+            scene.truth, scene.centers, scene.detections,
+            num_classes=len(self._classes), radius=self._radius, cap=self._max_dets, score=self._score,
+        )  # fmt: skip
         overall = {name: mean(np.array(values)) for name, values in per_class.items()}
         self._results["center"] = overall | self._named(per_class)
-        title = f"by centers within {self._radius:g} px; F1, precision and recall at a score of {SCORE} and more; %"
+        title = (
+            f"by centers within {self._radius:g} px; F1, precision and recall at a score of {self._score:g} and more; %"
+        )
         return metrics_text(title, overall, {"class": self._classes, **per_class})
 
     def _named(self, per_class: Mapping[str, Sequence[float]]) -> dict[str, float]:
@@ -142,9 +173,19 @@ class CervicalCOCOEvaluator(COCOEvaluator):
             for name, value in zip(self._classes, values, strict=True)
         }
 
+    def _whole(self, found: Found) -> Found:
+        """Without detections that are no box or no number, which a diverging model may make: the training goes on."""
+        whole = [row for row in found if np.isfinite([*row["bbox"], row["score"]]).all() and min(row["bbox"][2:]) >= 0]
+        if len(whole) < len(found):
+            self._logger.warning(
+                "%s: left out %d of %d detections, whose box or score is not a number, or whose size is negative",
+                self._metadata.name, len(found) - len(whole), len(found),
+            )  # fmt: skip
+        return whole
+
     def _detections(self, found: Found) -> Detections:
         for row in found:
-            if row["image_id"] not in self._images:
+            if row["image_id"] not in self._data.images:
                 raise UserError(
                     f"{self._metadata.name}: there is a prediction for image_id {row['image_id']!r}, but no such "
                     "image; evaluate on the data set that the loader reads"
@@ -156,7 +197,7 @@ class CervicalCOCOEvaluator(COCOEvaluator):
                 )
         box = np.array([row["bbox"] for row in found], float).reshape(-1, 4)
         return Detections(
-            image=np.array([self._images[row["image_id"]] for row in found], np.int64),
+            image=np.array([self._data.images[row["image_id"]] for row in found], np.int64),
             label=np.array([row["category_id"] for row in found], np.int64),
             box=BoxMode.convert(box, BoxMode.XYWH_ABS, BoxMode.XYXY_ABS),
             score=np.array([row["score"] for row in found], float),

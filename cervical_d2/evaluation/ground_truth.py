@@ -7,7 +7,7 @@ import numpy as np
 from detectron2.data import DatasetCatalog
 
 from cervical_d2.errors import UserError
-from cervical_d2.evaluation.matching import Bools, Floats, Truth, box_area
+from cervical_d2.evaluation.matching import Bools, Floats, Ints, Truth, box_area
 from cervical_d2.structures import corners
 
 ImageNumbers = Mapping[Any, int]
@@ -15,11 +15,13 @@ ImageNumbers = Mapping[Any, int]
 
 
 class DatasetTruth(NamedTuple):
-    """The truth of a split: the numbers of its images, its boxes, and the labeled centers, (G, 2) x, y in pixels."""
+    """The truth of a split."""
 
     images: ImageNumbers
     boxes: Truth
-    centers: Floats
+    centers: Floats  # (G, 2) x, y in pixels
+    unit: Ints  # (I,) the number of the slide or patient of each image, or its own
+    grouped: bool  # whether all images have a slide or patient
 
 
 def read_truth(dataset_name: str, num_classes: int) -> DatasetTruth:
@@ -56,7 +58,16 @@ def read_truth(dataset_name: str, num_classes: int) -> DatasetTruth:
         crowd=_flags(annotations, "iscrowd") | ignore,
         ignore=ignore,
     )
-    return DatasetTruth(images, truth, np.array(point, float).reshape(-1, 2))
+    unit, grouped = _units(records)
+    return DatasetTruth(images, truth, np.array(point, float).reshape(-1, 2), unit, grouped)
+
+
+def _units(records: Sequence[Mapping[str, Any]]) -> tuple[Ints, bool]:
+    """By the order of image ids; images are their own units as soon as the slide of one is unknown."""
+    groups = [record.get("group_id") for record in sorted(records, key=lambda record: record["image_id"])]
+    if not groups or None in groups:
+        return np.arange(len(groups)), False
+    return np.unique([str(group) for group in groups], return_inverse=True)[1].reshape(-1), True
 
 
 def _labels(annotation: Mapping[str, Any], num_classes: int) -> Sequence[int]:

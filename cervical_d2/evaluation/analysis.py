@@ -1,0 +1,200 @@
+"""Every figure of an evaluation, for the images as they are and for any resample of them.
+
+S weightings of U units; I images; K classes. Figures are in percent, but for costs and counts; NaN where there is
+nothing to be measured. docs/metrics.md says what each is, and when to use it.
+"""
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from cervical_d2.evaluation.calibration import Bins, bins_of, calibration_error
+from cervical_d2.evaluation.centers import SCORE, match_centers
+from cervical_d2.evaluation.confusion import Calls, calls, mean_cost
+from cervical_d2.evaluation.error_types import Errors, error_types
+from cervical_d2.evaluation.froc import RATES, lesions, sensitivities
+from cervical_d2.evaluation.ground_truth import DatasetTruth
+from cervical_d2.evaluation.matching import Detections, Floats, Ints, Matches, Truth, match_coco, select
+from cervical_d2.evaluation.protocols import IOU_THRESHOLDS
+from cervical_d2.evaluation.published import ANY_AREA, IOU_50, PROTOCOLS, averages, protocol_rankings
+from cervical_d2.evaluation.ranking import Ranking, rankings
+from cervical_d2.evaluation.severity import Severity
+from cervical_d2.evaluation.strata import recall_of, strata
+from cervical_d2.evaluation.units import Units, area_under_roc, rates_at, units_of
+
+CLASS_GROUPS = ("AP", "AP50", "recall50", "froc")
+"""Of `Figures`: one name for each class."""
+
+Figures = dict[str, Floats]
+"""group/name -> (S,); the group of a class's figures ends with its name."""
+
+
+class Scene(NamedTuple):
+    """What is evaluated. `unit`: the slide or patient of each image where `grouped`, otherwise its own number."""
+
+    classes: Sequence[str]
+    truth: Truth
+    detections: Detections
+    unit: Ints  # (I,) from 0 without a gap
+    grouped: bool
+    severity: Severity
+    centers: Floats  # (G, 2) px
+    radius: float | None  # px by which centers are matched, None where boxes are the labels
+
+    @property
+    def units(self) -> int:
+        """U."""
+        return int(self.unit.max(initial=-1)) + 1
+
+
+def make_scene(
+    data: DatasetTruth, detections: Detections, classes: Sequence[str], severity: Severity, radius: float | None
+) -> Scene:
+    """All of `data`."""
+    return Scene(classes, data.boxes, detections, data.unit, data.grouped, severity, data.centers, radius)
+
+
+def of_images(scene: Scene, chosen: Sequence[int]) -> Scene:
+    """What the images `chosen` (numbers) hold of it."""
+    numbers = np.unique(np.array(chosen, np.int64))
+    place = np.full(len(scene.unit), -1)
+    place[numbers] = np.arange(len(numbers))
+    rows, found = place[scene.truth.image] >= 0, place[scene.detections.image] >= 0
+    truth, detections = select(scene.truth, rows), select(scene.detections, found)
+    return scene._replace(
+        truth=truth._replace(image=place[truth.image]),
+        detections=detections._replace(image=place[detections.image]),
+        unit=np.unique(scene.unit[numbers], return_inverse=True)[1].reshape(-1),
+        centers=scene.centers[rows],
+    )
+
+
+class Analysis:
+    """The verdicts on a scene, which no resampling changes; `figures` weights them."""
+
+    def __init__(self, scene: Scene, score: float = SCORE):
+        """`score`: the threshold of what depends on one."""
+        self.scene, self.score = scene, score
+        self.size = {"num_classes": len(scene.classes), "num_images": len(scene.unit)}
+
+    @functools.cached_property
+    def ranked(self) -> Mapping[str, list[Ranking]]:
+        """By protocol, class by class: COCO's at its ten IoUs, the others at 0.5."""
+        truth, detections = self.scene.truth, self.scene.detections
+        return {
+            protocol.name: protocol_rankings(
+                protocol, truth, detections, ious=IOU_THRESHOLDS if protocol.name == "coco" else IOU_50, **self.size
+            )
+            for protocol in PROTOCOLS
+        }
+
+    @functools.cached_property
+    def matches(self) -> Matches:
+        """All detections, COCO's rule at an IoU of 0.5."""
+        detections = self.scene.detections
+        return match_coco(self.scene.truth, detections, IOU_50, ANY_AREA, len(detections.score))
+
+    @functools.cached_property
+    def lesions(self) -> Ranking:
+        """Lesions of any grade as one class; by the distance of centers where these are the labels."""
+        scene = self.scene
+        truth, detections = lesions(scene.truth, scene.detections, scene.severity.abnormal)
+        if scene.radius:
+            centers = scene.centers[scene.severity.abnormal[scene.truth.label]]
+            matches = match_centers(truth, centers, detections, scene.radius, len(detections.score))
+        else:
+            matches = match_coco(truth, detections, IOU_50, ANY_AREA, len(detections.score))
+        return rankings(matches, truth, num_classes=1, num_images=len(scene.unit))[0]
+
+    @functools.cached_property
+    def units(self) -> Mapping[str, Units]:
+        """Images, and slides where they are known."""
+        scene = self.scene
+        numbers = {"image": np.arange(len(scene.unit)), **({"slide": scene.unit} if scene.grouped else {})}
+        return {
+            name: units_of(scene.truth, scene.detections, scene.severity.abnormal, unit)
+            for name, unit in numbers.items()
+        }
+
+    @functools.cached_property
+    def calls(self) -> Calls:
+        """What each cell was called at the threshold."""
+        return calls(self.scene.truth, self.scene.detections, len(self.scene.classes), self.score)
+
+    @functools.cached_property
+    def bins(self) -> Bins:
+        """Of scores."""
+        return bins_of(self.matches, len(self.scene.unit))
+
+    @functools.cached_property
+    def errors(self) -> Errors:
+        """Of each detection and true box."""
+        return error_types(self.scene.truth, self.scene.detections)
+
+    def figures(self, weights: Floats | None = None) -> Figures:
+        """All of them under each of `weights` (S, U), how often each unit counts; None: each once."""
+        scene = self.scene
+        weights = np.ones((1, scene.units)) if weights is None else weights
+        of_images = weights[:, scene.unit]
+        return {
+            **self._averages(of_images),
+            **self._free_response(weights, of_images),
+            **self._units(weights, of_images),
+            **self._at_threshold(of_images),
+        }
+
+    def _averages(self, of_images: Floats) -> Figures:
+        figures: Figures = {}
+        for protocol in PROTOCOLS:
+            found = averages(protocol, self.ranked[protocol.name], of_images)
+            if protocol.name == "coco":
+                figures["coco/AP"] = _mean(found.ap.mean(axis=1))
+                figures["coco/AP75"] = _mean(found.ap[:, 5])
+                for name, ap, recall in zip(self.scene.classes, found.ap.T, found.recall.T, strict=True):
+                    figures |= {f"AP/{name}": 100 * ap.mean(axis=0), f"AP50/{name}": 100 * ap[0]}
+                    figures[f"recall50/{name}"] = 100 * recall[0]
+            figures[f"{protocol.name}/mAP"] = _mean(found.ap[:, 0])
+            figures[f"{protocol.name}/AR"] = _mean(found.recall[:, 0])
+        return figures
+
+    def _free_response(self, weights: Floats, of_images: Floats) -> Figures:
+        figures: Figures = {}
+        counted = {"image": of_images.sum(axis=1), **({"slide": weights.sum(axis=1)} if self.scene.grouped else {})}
+        for name, units in counted.items():
+            rows = 100 * sensitivities(self.lesions, of_images, units)
+            figures |= {f"froc_{name}/{rate:g}": rows[:, number] for number, rate in enumerate(RATES)}
+            figures[f"froc_{name}/mean"] = rows.mean(axis=1)
+        images = counted["image"]
+        for label, name in enumerate(self.scene.classes):
+            rows = sensitivities(self.ranked["coco"][label], of_images, images)
+            figures[f"froc/{name}"] = 100 * rows.mean(axis=1)
+        return figures
+
+    def _units(self, weights: Floats, of_images: Floats) -> Figures:
+        figures: Figures = {}
+        for name, units in self.units.items():
+            weight = weights if name == "slide" else of_images
+            rates = rates_at(units, weight, self.score)
+            figures[f"{name}/AUC"] = 100 * area_under_roc(units, weight)
+            figures[f"{name}/sensitivity"] = 100 * rates.sensitivity
+            figures[f"{name}/specificity"] = 100 * rates.specificity
+        return figures
+
+    def _at_threshold(self, of_images: Floats) -> Figures:
+        scene = self.scene
+        figures = {"calibration/ECE": 100 * calibration_error(self.bins, of_images)}
+        if scene.severity.known.any():
+            figures["severity/cost"] = mean_cost(self.calls, scene.severity.costs, of_images)
+        sure = self.errors.found >= self.score
+        for stratum in strata(scene.truth):
+            figures[f"recall_by_{stratum.by}/{stratum.name}"] = 100 * recall_of(stratum, scene.truth, sure, of_images)
+        return figures
+
+
+def _mean(by_class: Floats) -> Floats:
+    """(S,) in percent: the mean over the last axis of what is not NaN."""
+    known = ~np.isnan(by_class)
+    total = known.sum(axis=-1)
+    return 100 * np.where(known, by_class, 0).sum(axis=-1) / np.where(total > 0, total, np.nan)

@@ -1,0 +1,128 @@
+"""Intervals: resampling equals really repeating images, covers what it says, and compares in pairs."""
+
+import numpy as np
+import pytest
+from test_protocols_pycocotools import random_scene
+
+from cervical_d2.evaluation.analysis import Analysis, Scene, of_images
+from cervical_d2.evaluation.bootstrap import interval, resampled, two_sided_p
+from cervical_d2.evaluation.matching import select
+from cervical_d2.evaluation.severity import read_severity
+
+CLASSES = ["NILM", "ASC-US", "LSIL", "HSIL", "SCC"]
+
+
+def scene_of(seed=0, unit=None) -> Scene:
+    truth, found = random_scene(seed)
+    found = found._replace(score=np.random.default_rng(seed).permutation(len(found.score)) / len(found.score))
+    unit = np.arange(8) if unit is None else np.array(unit)
+    middle = (truth.box[:, :2] + truth.box[:, 2:]) / 2
+    return Scene(CLASSES, truth, found, unit, len(set(unit)) < 8, read_severity(CLASSES), middle, None)
+
+
+def repeated(scene: Scene, times) -> Scene:
+    """`scene` with image i `times[i]` times."""
+    sources = np.repeat(np.arange(len(times)), times)
+
+    def copies(columns):
+        parts = [(number, np.flatnonzero(columns.image == image)) for number, image in enumerate(sources)]
+        rows = np.concatenate([rows for _, rows in parts])
+        return select(columns, rows)._replace(image=np.repeat([n for n, _ in parts], [len(rows) for _, rows in parts]))
+
+    unit = np.arange(len(sources))
+    return scene._replace(truth=copies(scene.truth), detections=copies(scene.detections), unit=unit, grouped=False,
+                          centers=np.zeros((0, 2)))  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_weight_is_a_repetition_of_the_image(seed):
+    scene = scene_of(seed)
+    times = np.random.default_rng(seed + 9).multinomial(8, np.full(8, 1 / 8))
+    weighted = Analysis(scene, 0.4).figures(times[None].astype(float))
+    real = Analysis(repeated(scene, times), 0.4).figures()
+    assert weighted.keys() == real.keys()
+    for name, values in real.items():
+        assert weighted[name][0] == pytest.approx(values[0], abs=1e-9, nan_ok=True), name
+
+
+def test_slides_are_drawn_whole():
+    scene = scene_of(1, unit=[0, 0, 0, 1, 1, 2, 2, 3])
+    weights = np.array([[2.0, 0, 1, 0]])
+    weighted = Analysis(scene, 0.4).figures(weights)
+    times = [2, 2, 2, 0, 0, 1, 1, 0]
+    real = Analysis(repeated(scene, times)).figures()
+    for name in ("coco/AP", "voc/mAP", "comparison_detector/AR", "image/AUC", "froc_image/1"):
+        assert weighted[name][0] == pytest.approx(real[name][0], abs=1e-9, nan_ok=True), name
+    # Three slides, one of them twice: so many false positives more are allowed than with one of each.
+    assert {"slide/AUC", "froc_slide/1"} <= weighted.keys()
+    assert not {"slide/AUC", "froc_slide/1"} & real.keys()
+
+
+def test_figures_of_some_images_are_those_of_a_set_of_them_alone():
+    scene = scene_of(2)
+    chosen = [0, 2, 5, 6]
+    some = Analysis(of_images(scene, chosen)).figures()
+    weighted = Analysis(scene).figures(np.isin(np.arange(8), chosen)[None].astype(float))
+    for name, values in some.items():
+        assert values[0] == pytest.approx(weighted[name][0], abs=1e-9, nan_ok=True), name
+
+
+def mean_of(values):
+    return lambda weights: {"mean": weights @ values / weights.sum(axis=1)}
+
+
+def test_draws_repeat_with_the_seed_and_are_shared_by_models():
+    values = np.random.default_rng(0).random(30)
+    first = resampled(mean_of(values), 30, 50)["mean"]
+    np.testing.assert_array_equal(first, resampled(mean_of(values), 30, 50)["mean"])
+    assert np.abs(first - resampled(mean_of(values), 30, 50, seed=1)["mean"]).max() > 0.01
+    # The same images are drawn for both, so that a model that is better everywhere is better in every resample.
+    np.testing.assert_allclose(resampled(mean_of(values + 0.1), 30, 50)["mean"] - first, 0.1)
+
+
+def test_interval_is_as_wide_as_theory_says():
+    values = np.random.default_rng(3).normal(10, 2, 400)
+    found = interval(values.mean(), resampled(mean_of(values), 400, 2000)["mean"])
+    assert found.value == values.mean()
+    half = 1.96 * values.std() / 20
+    assert found.low == pytest.approx(values.mean() - half, abs=0.02)
+    assert found.high == pytest.approx(values.mean() + half, abs=0.02)
+
+
+def test_intervals_cover_the_truth_about_as_often_as_they_say():
+    rng = np.random.default_rng(0)
+    covered = 0
+    for repeat in range(200):
+        values = rng.exponential(1, 60)
+        found = interval(values.mean(), resampled(mean_of(values), 60, 200, repeat)["mean"])
+        covered += found.low <= 1 <= found.high
+    assert 0.88 <= covered / 200 <= 0.98
+
+
+def test_drawing_cells_instead_of_slides_would_be_too_sure():
+    rng = np.random.default_rng(5)
+    slides = rng.normal(0, 1, 20)
+    cells = np.repeat(slides, 10) + rng.normal(0, 0.1, 200)
+    by_slide = interval(0.0, resampled(mean_of(cells.reshape(20, 10).mean(axis=1)), 20, 500)["mean"])
+    by_cell = interval(0.0, resampled(mean_of(cells), 200, 500)["mean"])
+    assert (by_slide.high - by_slide.low) / (by_cell.high - by_cell.low) == pytest.approx(np.sqrt(10), rel=0.2)
+
+
+@pytest.mark.parametrize(
+    ("draws", "expected"),
+    [
+        ([1.0] * 99, 2 / 100),  # never on the other side, but for the resample that is counted in
+        ([1.0] * 95 + [-1.0] * 4, 10 / 100),
+        ([1.0, -1.0] * 50, 1.0),
+        ([0.0] * 9, 1.0),
+        ([np.nan, 1.0, 1.0], 2 / 3),
+    ],
+)
+def test_p_by_hand(draws, expected):
+    assert two_sided_p(np.array(draws)) == pytest.approx(expected)
+
+
+def test_no_interval_where_too_few_resamples_have_a_number():
+    assert np.isnan(interval(1.0, np.array([1.0, np.nan, np.nan]))[1:]).all()
+    assert interval(1.0, np.array([1.0, 1.0, np.nan])).low == 1
+    assert np.isnan(interval(np.nan, np.ones(5))).all()
