@@ -22,6 +22,7 @@ class Stream(IntEnum):
     SAMPLING = 5
     ANCHORS = 6
     PROPOSALS = 7
+    CORRUPTION = 8
 
 
 def generator(seed: int, stream: Stream, *keys: int) -> np.random.Generator:

@@ -146,10 +146,11 @@ class RandomJpeg(T.Augmentation):
     def get_transform(self, image: np.ndarray) -> T.Transform:
         """`image` (H, W, 3), RGB or BGR as `rgb` says."""
         quality = int(np.random.randint(self.quality, 101))
-        return T.ColorTransform(lambda img: _compressed(img, quality, self.rgb))
+        return T.ColorTransform(lambda img: compressed(img, quality, self.rgb))
 
 
-def _compressed(image: np.ndarray, quality: int, rgb: bool) -> np.ndarray:
+def compressed(image: np.ndarray, quality: int, rgb: bool = True) -> np.ndarray:
+    """`image` (H, W, 3) uint8 after a JPEG of `quality`, 1 to 100, RGB or BGR as `rgb` says."""
     # JPEG keeps less of blue and red than of green, so it must know which is which; OpenCV takes BGR.
     bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if rgb else image
     _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])

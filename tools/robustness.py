@@ -1,0 +1,76 @@
+#!/usr/bin/env python
+"""AP under blur, noise, JPEG, light and stain, at five strengths each: a table, a plot, a sheet of the strengths.
+
+tools/robustness.py output/quick/bccd/model_final.pth --dataset bccd_test --output robustness
+Stopped, the same command goes on where it was.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Answers --help without importing torch."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("weights", type=Path, metavar="WEIGHTS", help="a checkpoint of train_net.py")
+    parser.add_argument("--dataset", required=True, metavar="SPLIT", help="bccd_test, or FILE.yaml:SPLIT")
+    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="new, or of the same command before")
+    parser.add_argument("--device", help="cpu, cuda, ...; by default CUDA where there is one")
+    parser.add_argument("--samples", type=int, metavar="N", help="N images, evenly over the split (default: all)")
+    parser.add_argument("--seed", type=int, default=0, help="of the noise (default 0)")
+    args = parser.parse_args(argv)
+    if (args.samples is not None and args.samples < 1) or args.seed < 0:
+        parser.error("--samples must be 1 or more, --seed 0 or more")
+    return args
+
+
+def run(args: argparse.Namespace) -> None:
+    """Nothing is written before the inputs have been found good."""
+    from cervical_d2.data.build import records_of
+    from cervical_d2.data.registry import resolve
+    from cervical_d2.files import write_bytes, write_text
+    from cervical_d2.inference.device import usable_device
+    from cervical_d2.inference.robustness import (
+        PLAN,
+        complete,
+        fingerprint,
+        open_detector,
+        open_results,
+        open_split,
+        writing,
+    )
+    from cervical_d2.report.axes import png
+    from cervical_d2.report.pictures import spread, write_picture
+    from cervical_d2.report.robustness import robustness_figure, robustness_table, split_sheet
+
+    device = usable_device(args.device)
+    name = resolve(args.dataset)
+    records = records_of((name,))
+    detector = open_detector(args.weights, device)
+    split = open_split(name, spread(records, args.samples or len(records)), detector)
+    with writing(args.output):
+        results = open_results(args.output, fingerprint(args.weights, split, args.seed))
+    if results.metrics:
+        print(f"{args.output}: going on, {len(results.metrics)} of {len(PLAN)} evaluations are there")
+    with writing(args.output):
+        results.write()  # first, so that the folder is known as ours
+        write_picture(args.output / "sheet.png", split_sheet(split, args.seed))
+        complete(results, detector, split)
+        table = robustness_table(f"{name}: AP50 on {len(split.records)} images, %", results.metrics)
+        write_text(args.output / "robustness.txt", table + "\n")
+        write_bytes(args.output / "robustness.png", png(robustness_figure(results.metrics)))
+    print(f"{table}\n\n{args.output}: robustness.json, .txt, .png, and sheet.png, which shows the strengths")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit status: 0, or 2 for a user's mistake."""
+    args = parse_args(argv)
+    from cervical_d2.errors import run_main
+
+    return run_main(lambda: run(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
