@@ -182,8 +182,8 @@ def no_weights(folder: Path) -> None:
     ("change", "more", "said"),
     [
         (as_it_is, ("--dataset", "bcd_test"), "no data set is called 'bcd_test'; did you mean bccd_test?"),
-        (as_it_is, ("--device", "nonsense"), "--device nonsense: not usable here"),
-        (as_it_is, ("--device", "meta"), "--device meta: not usable here"),
+        (as_it_is, ("--device", "nonsense"), "device nonsense: not usable here"),
+        (as_it_is, ("--device", "meta"), "device meta: not usable here"),
         (as_it_is, ("--output", "{folder}/model.pth/new"), "model.pth is not a folder; choose another --output"),
         (as_it_is, ("--output", "{folder}/model.pth"), "model.pth: exists already"),
         (without_images, (), "tiny_val: boxes without images"),

@@ -31,7 +31,6 @@ def run(args: argparse.Namespace) -> None:
     from cervical_d2.data.build import records_of
     from cervical_d2.data.registry import resolve
     from cervical_d2.files import write_bytes, write_text
-    from cervical_d2.inference.device import usable_device
     from cervical_d2.inference.robustness import (
         PLAN,
         complete,
@@ -45,10 +44,9 @@ def run(args: argparse.Namespace) -> None:
     from cervical_d2.report.pictures import spread, write_picture
     from cervical_d2.report.robustness import robustness_figure, robustness_table, split_sheet
 
-    device = usable_device(args.device)
     name = resolve(args.dataset)
     records = records_of((name,))
-    detector = open_detector(args.weights, device)
+    detector = open_detector(args.weights, args.device)
     split = open_split(name, spread(records, args.samples or len(records)), detector)
     with writing(args.output):
         results = open_results(args.output, fingerprint(args.weights, split, args.seed))

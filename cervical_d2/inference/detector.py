@@ -15,6 +15,7 @@ from cervical_d2.checkpoint.safe_load import load_file
 from cervical_d2.config import load_config, load_dumped_config
 from cervical_d2.data.mapper import read_image, test_augmentations
 from cervical_d2.errors import UserError
+from cervical_d2.inference.device import usable_device
 
 
 class Detection(NamedTuple):
@@ -47,7 +48,7 @@ class Detector:
             score_threshold: detections below it are left out; by default the config's, 0.05.
 
         Raises:
-            UserError: no such file, one without a config, or one that does not fit the config.
+            UserError: no such file, one without a config, one that does not fit the config, or no such device.
         """
         about = load_file(str(weights)).get("cervical_d2") or {}
         self.cfg = _config(about, str(weights), config_file, list(options))
@@ -57,7 +58,7 @@ class Detector:
             self.cfg.MODEL.ROI_HEADS.NUM_CLASSES = self.cfg.MODEL.RETINANET.NUM_CLASSES = len(self.class_names)
         else:
             self.class_names = [f"class {number}" for number in range(count)]
-        self.cfg.MODEL.DEVICE = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self.cfg.MODEL.DEVICE = usable_device(device)
         if score_threshold is not None:
             self.cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = score_threshold
             self.cfg.MODEL.RETINANET.SCORE_THRESH_TEST = score_threshold

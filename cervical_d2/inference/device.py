@@ -20,5 +20,5 @@ def usable_device(name: str | None) -> str:
         torch.zeros(1, device=name).cpu()
     except UNUSABLE as error:
         reason = str(error).strip().partition("\n")[0][:120]
-        raise UserError(f"--device {name}: not usable here ({reason}); leave it out, or name cpu") from error
+        raise UserError(f"device {name}: not usable here ({reason}); leave it out, or name cpu") from error
     return name

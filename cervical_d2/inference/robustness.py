@@ -46,11 +46,11 @@ class Split(NamedTuple):
     truth: Truth
 
 
-def open_detector(weights: Path, device: str) -> Detector:
+def open_detector(weights: Path, device: str | None) -> Detector:
     """The detector in `weights`, on `device`.
 
     Raises:
-        UserError: they cannot be read, or do not carry their config and classes.
+        UserError: they cannot be read, or do not carry their config and classes, or there is no such device.
     """
     about = load_file(str(weights)).get("cervical_d2") or {}
     if not (about.get("config") and about.get("classes")):
