@@ -16,7 +16,7 @@ from cervical_d2.evaluation.confusion import Calls, calls, mean_cost
 from cervical_d2.evaluation.error_types import Errors, error_types
 from cervical_d2.evaluation.froc import RATES, lesions, sensitivities
 from cervical_d2.evaluation.ground_truth import DatasetTruth
-from cervical_d2.evaluation.matching import Detections, Floats, Ints, Matches, Truth, match_coco, select
+from cervical_d2.evaluation.matching import Bools, Detections, Floats, Ints, Matches, Truth, match_coco, select
 from cervical_d2.evaluation.protocols import IOU_THRESHOLDS
 from cervical_d2.evaluation.published import ANY_AREA, IOU_50, PROTOCOLS, averages, protocol_rankings
 from cervical_d2.evaluation.ranking import Ranking, rankings
@@ -91,6 +91,11 @@ class Analysis:
         }
 
     @functools.cached_property
+    def present(self) -> Bools:
+        """(K,) classes with cells to find."""
+        return np.array([ranking.wanted.any() for ranking in self.ranked["coco"]], bool)
+
+    @functools.cached_property
     def matches(self) -> Matches:
         """All detections, COCO's rule at an IoU of 0.5."""
         detections = self.scene.detections
@@ -150,14 +155,21 @@ class Analysis:
         for protocol in PROTOCOLS:
             found = averages(protocol, self.ranked[protocol.name], of_images)
             if protocol.name == "coco":
-                figures["coco/AP"] = _mean(found.ap.mean(axis=1))
-                figures["coco/AP75"] = _mean(found.ap[:, 5])
+                figures["coco/AP"] = self._mean(found.ap.mean(axis=1))
+                figures["coco/AP75"] = self._mean(found.ap[:, 5])
                 for name, ap, recall in zip(self.scene.classes, found.ap.T, found.recall.T, strict=True):
                     figures |= {f"AP/{name}": 100 * ap.mean(axis=0), f"AP50/{name}": 100 * ap[0]}
                     figures[f"recall50/{name}"] = 100 * recall[0]
-            figures[f"{protocol.name}/mAP"] = _mean(found.ap[:, 0])
-            figures[f"{protocol.name}/AR"] = _mean(found.recall[:, 0])
+            figures[f"{protocol.name}/mAP"] = self._mean(found.ap[:, 0])
+            figures[f"{protocol.name}/AR"] = self._mean(found.recall[:, 0])
         return figures
+
+    def _mean(self, by_class: Floats) -> Floats:
+        """(S,) in percent: the mean of (S, K) over the classes that the scene has cells of.
+
+        NaN where a resample has none of one of them: a mean over fewer classes would be another figure.
+        """
+        return 100 * by_class[:, self.present].mean(axis=1) if self.present.any() else np.full(len(by_class), np.nan)
 
     def _free_response(self, weights: Floats, of_images: Floats) -> Figures:
         figures: Figures = {}
@@ -191,10 +203,3 @@ class Analysis:
         for stratum in strata(scene.truth):
             figures[f"recall_by_{stratum.by}/{stratum.name}"] = 100 * recall_of(stratum, scene.truth, sure, of_images)
         return figures
-
-
-def _mean(by_class: Floats) -> Floats:
-    """(S,) in percent: the mean over the last axis of what is not NaN."""
-    known = ~np.isnan(by_class)
-    total = known.sum(axis=-1)
-    return 100 * np.where(known, by_class, 0).sum(axis=-1) / np.where(total > 0, total, np.nan)

@@ -37,10 +37,11 @@ def resampled(statistic: Statistic, units: int, samples: int = SAMPLES, seed: in
 
 def _weights(units: int, samples: int, seed: int) -> Iterator[Floats]:
     random = np.random.default_rng(seed)
-    starts = range(0, samples, AT_ONCE)
-    for start in tqdm(starts, desc="intervals", unit=f" x {AT_ONCE} resamples", delay=3):
-        count = min(AT_ONCE, samples - start)
-        yield random.multinomial(units, np.full(units, 1 / units), size=count).astype(float)
+    with tqdm(total=samples, desc="intervals", unit="resample", delay=3) as progress:
+        for start in range(0, samples, AT_ONCE):
+            count = min(AT_ONCE, samples - start)
+            yield random.multinomial(units, np.full(units, 1 / units), size=count).astype(float)
+            progress.update(count)
 
 
 def interval(value: float, draws: Floats) -> Interval:
@@ -51,6 +52,25 @@ def interval(value: float, draws: Floats) -> Interval:
     tail = (100 - LEVEL) / 2
     low, high = np.percentile(known, [tail, 100 - tail])
     return Interval(float(value), float(low), float(high))
+
+
+class Measured(NamedTuple):
+    """The figures of one model, and what they are in the resamples."""
+
+    figures: dict[str, float]
+    draws: dict[str, Floats]  # (B,) each, in one order of resamples for all models
+
+    def interval(self, name: str) -> Interval:
+        """Of the figure `name`."""
+        return interval(self.figures[name], self.draws[name])
+
+
+def measure(statistic: Statistic, units: int, samples: int = SAMPLES, seed: int = 0) -> Measured:
+    """`statistic` of `units` as they are, and resampled."""
+    figures = statistic(np.ones((1, units)))
+    return Measured(
+        {name: float(value[0]) for name, value in figures.items()}, resampled(statistic, units, samples, seed)
+    )
 
 
 def two_sided_p(differences: Floats) -> float:

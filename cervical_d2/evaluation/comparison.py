@@ -1,0 +1,73 @@
+"""Two models on the same images: which is better, by how much, and whether the images can tell.
+
+Both are resampled together, so that images which are hard for both cancel. Source: paired bootstrap, Efron and
+Tibshirani 1993.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from cervical_d2.evaluation.bootstrap import LEVEL, Interval, Measured, interval, two_sided_p
+from cervical_d2.evaluation.table import aligned
+
+MAIN = "coco/mAP"
+HEADER = ("figure", "A", "B", "B - A", "from", "to", "p")
+NOTE = f"{LEVEL} % intervals of the difference; p is for each figure by itself, not for having looked at all of them"
+LESS_IS_BETTER = ("calibration/ECE", "severity/cost")
+
+
+class Difference(NamedTuple):
+    """One figure of both models, and the second less the first."""
+
+    name: str
+    first: float
+    second: float
+    difference: Interval
+    p: float
+
+
+def compare(first: Measured, second: Measured) -> list[Difference]:
+    """Every figure of two models on the same images, resampled alike; NaN where one has none."""
+    found = []
+    for name, value in first.figures.items():
+        other, change = second.figures[name], second.draws[name] - first.draws[name]
+        found.append(Difference(name, value, other, interval(other - value, change), two_sided_p(change)))
+    return found
+
+
+def verdict(found: Difference, names: Sequence[str], title: str) -> str:
+    """One sentence on a figure, which is called `title`. `names`: of the two models."""
+    change = found.difference
+    spread = f"{change.value:+.2f}, {LEVEL} % interval {change.low:+.2f} to {change.high:+.2f}, p {found.p:.3f}"
+    if not (change.low > 0 or change.high < 0):
+        return f"{title}: these images do not tell which is better ({spread})"
+    better = names[(change.value > 0) != (found.name in LESS_IS_BETTER)]
+    return f"{title}: {better} is better ({spread})"
+
+
+def text(differences: Sequence[Difference], names: Sequence[str]) -> str:
+    """All of them as a table."""
+    key = "\n".join(f"{letter}: {name}" for letter, name in zip("AB", names, strict=True))
+    return f"{key}\n{NOTE}\n\n" + aligned(HEADER, [row(item) for item in differences])
+
+
+def row(item: Difference) -> list[Any]:
+    """Its cells, for `HEADER`."""
+    return [item.name, item.first, item.second, *item.difference, item.p if item.p != item.p else f"{item.p:.3f}"]
+
+
+def document(differences: Sequence[Difference], names: Sequence[str]) -> dict[str, Any]:
+    """For JSON, NaN as None."""
+    figures = {
+        item.name: {
+            names[0]: item.first,
+            names[1]: item.second,
+            "difference": item.difference.value,
+            "low": item.difference.low,
+            "high": item.difference.high,
+            "p": item.p,
+        }
+        for item in differences
+    }
+    return {name: {key: None if value != value else value for key, value in found.items()}
+            for name, found in figures.items()}  # fmt: skip

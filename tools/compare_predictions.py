@@ -1,0 +1,64 @@
+#!/usr/bin/env python
+"""Tell which of two models is better on the same images, by how much, with what interval and p.
+
+tools/compare_predictions.py A.json B.json --dataset bccd_test
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Answers --help without importing torch."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("files", nargs=2, type=Path, metavar="FILE.json", help="COCO results, of any tool")
+    parser.add_argument("--dataset", required=True, metavar="NAME", help="a split, NAME@MAP or FILE.yaml:SPLIT")
+    parser.add_argument("--figure", default="coco/mAP", help="the one that decides (default coco/mAP)")
+    parser.add_argument("--score", type=float, default=0.5, help="where one threshold counts (default 0.5)")
+    parser.add_argument("--samples", type=int, default=1000, help="resamples of the images or slides (default 1000)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--severity", type=Path, metavar="FILE.yaml", help="which classes are lesions, and costs")
+    parser.add_argument("--output", type=Path, metavar="FILE.json", help="write all figures there")
+    args = parser.parse_args(argv)
+    if args.samples < 1:
+        parser.error("--samples: at least 1")
+    return args
+
+
+def run(args: argparse.Namespace) -> None:
+    """Read both, compare, tell."""
+    from cervical_d2.data.registry import resolve
+    from cervical_d2.errors import UserError
+    from cervical_d2.evaluation.analysis import Analysis
+    from cervical_d2.evaluation.bootstrap import measure
+    from cervical_d2.evaluation.comparison import compare, document, text, verdict
+    from cervical_d2.evaluation.loading import load_scenes
+    from cervical_d2.evaluation.severity import OWN
+    from cervical_d2.files import write_json
+
+    loaded = load_scenes(resolve(args.dataset), args.files, args.severity or OWN)
+    for note in loaded.notes:
+        print(note, file=sys.stderr)
+    analyses = [Analysis(scene, args.score) for scene in loaded.scenes]
+    if args.figure not in (known := analyses[0].figures()):
+        raise UserError(f"--figure {args.figure}: there are {', '.join(known)}")
+    found = compare(*(measure(item.figures, item.scene.units, args.samples, args.seed) for item in analyses))
+    names = [str(file) for file in args.files]
+    print(text(found, names))
+    print("\n" + verdict(next(item for item in found if item.name == args.figure), names, args.figure))
+    if args.output:
+        write_json(args.output, document(found, names), indent=1)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit status: 0, or 2 for a user's mistake."""
+    args = parse_args(argv)
+    from cervical_d2.errors import run_main
+
+    return run_main(lambda: run(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
