@@ -14,7 +14,7 @@ from cervical_d2.files import write_bytes, write_json, write_text
 from cervical_d2.report.anchor_fit import fit_anchors
 from cervical_d2.report.anchor_plot import anchor_figure
 from cervical_d2.report.axes import png
-from cervical_d2.report.page import Picture, page
+from cervical_d2.report.page import Chart, Section, page
 from cervical_d2.report.pixels import pixel_statistics
 from cervical_d2.report.plots import (
     center_figure,
@@ -94,17 +94,21 @@ def write_report(subjects: Sequence[Subject], output: Path, subtitle: str, scale
     """
     documents = [describe(subject) for subject in subjects]
     found = tables(documents)
-    sections: list[Table | Picture] = []
-    for table in found:
-        sections.append(table)
-        for item in DRAWINGS:
-            if item.table == table.title:
-                options = {"scale": scale} if item.draw is class_figure else {}
-                sections.append(Picture(item.name, item.title, item.note, png(item.draw(subjects, **options))))
-    for section in sections:
-        if isinstance(section, Picture):
-            write_bytes(output / f"{section.name}.png", section.content)
+    sections = [_section(table, subjects, scale) for table in found]
+    for chart in (item for section in sections for item in section.items if isinstance(item, Chart)):
+        write_bytes(output / f"{chart.name}.png", png(chart.figure))
     title = "Statistics of " + ", ".join(subject.boxes.name for subject in subjects)
     write_text(output / "statistics.html", page(title, subtitle, sections))
     write_json(output / "statistics.json", documents, indent=1)
     return tables_text(found)
+
+
+def _section(table: Table, subjects: Sequence[Subject], scale: str) -> Section:
+    """The table with the figures that belong to it below."""
+    charts = []
+    for item in DRAWINGS:
+        if item.table == table.title:
+            options = {"scale": scale} if item.draw is class_figure else {}
+            charts.append(Chart(item.name, item.title, item.note, item.draw(subjects, **options)))
+    # The section says already what the table is.
+    return Section(table.title.lower(), table.title, table.note, [table._replace(title="", note=""), *charts])

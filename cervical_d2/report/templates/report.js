@@ -1,0 +1,41 @@
+"use strict";
+
+// A box that scrolls can be scrolled by keys only if it can be focused.
+const scrollers = new ResizeObserver((entries) => {
+  for (const { target } of entries) {
+    if (target.scrollWidth > target.clientWidth) target.tabIndex = 0;
+    else target.removeAttribute("tabindex");
+  }
+});
+for (const box of document.querySelectorAll(".scroll")) scrollers.observe(box);
+
+// The contents mark the section that is being read: the last that began above the upper third of the window.
+function markSection() {
+  const links = [...document.querySelectorAll("nav a")];
+  const begun = links.filter((link) => sectionOf(link).getBoundingClientRect().top < window.innerHeight / 3);
+  const current = begun.at(-1) ?? links[0];
+  for (const link of links) {
+    if (link !== current) link.removeAttribute("aria-current");
+    else if (!link.hasAttribute("aria-current")) showInList(link);
+  }
+}
+
+function sectionOf(link) {
+  return document.getElementById(decodeURIComponent(link.hash.slice(1)));
+}
+
+// On a narrow window the contents are a line that scrolls sideways.
+function showInList(link) {
+  link.setAttribute("aria-current", "location");
+  const list = link.closest("ol");
+  list.scrollLeft += link.getBoundingClientRect().left - list.getBoundingClientRect().left;
+}
+
+let marking = 0;
+function markSoon() {
+  cancelAnimationFrame(marking);
+  marking = requestAnimationFrame(markSection);
+}
+addEventListener("scroll", markSoon, { passive: true });
+addEventListener("resize", markSoon);
+markSoon();
