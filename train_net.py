@@ -27,12 +27,15 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def run(args: argparse.Namespace) -> None:
     """One process's work."""
+    from detectron2.utils import comm
+
     from cervical_d2.checkpoint.checkpointer import CervicalCheckpointer
     from cervical_d2.config import load_config
     from cervical_d2.engine.faults import told_in_one_line
     from cervical_d2.engine.ranks import together
     from cervical_d2.engine.setup import prepare, start_run
     from cervical_d2.engine.trainer import Trainer
+    from cervical_d2.report.evaluation_report import write_reports
 
     cfg, train = load_config(args.config_file, args.opts), not args.eval_only
     with told_in_one_line():
@@ -47,6 +50,8 @@ def run(args: argparse.Namespace) -> None:
             weights = CervicalCheckpointer(model, cfg.OUTPUT_DIR, strict=True)
             weights.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
             Trainer.test(cfg, model)
+        if cfg.TEST.REPORT and comm.is_main_process():
+            write_reports(cfg)
 
 
 def start(args: argparse.Namespace) -> None:

@@ -1,9 +1,10 @@
 """Writing files that are whole or not there."""
 
+import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,27 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, data: Any, indent: int | None = None) -> None:
     """`data` as strict JSON; NaN, which JSON has not, must have been replaced by the caller."""
     write_text(path, json.dumps(data, allow_nan=False, indent=indent) + "\n")
+
+
+@contextlib.contextmanager
+def replaced_folder(path: Path, mark: str) -> Iterator[Path]:
+    """A new folder to write into, which takes the place of `path` when all went well.
+
+    Raises:
+        UserError: `path` is there and is no folder that holds a file `mark`, as ours do.
+    """
+    if path.exists() and not (path / mark).is_file() and (not path.is_dir() or any(path.iterdir())):
+        raise UserError(f"{path}: holds something else (no {mark}); choose another output")
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        if path.exists():
+            shutil.rmtree(path)
+        partial.rename(path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def refuse_existing(path: Path) -> None:

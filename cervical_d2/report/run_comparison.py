@@ -34,11 +34,11 @@ class Run(NamedTuple):
 
 
 def read_run(folder: Path) -> Run:
-    """Raises `UserError` if there is no run in `folder`."""
+    """A folder of --eval-only has no lines. Raises `UserError` if there is no run in `folder`."""
     config, metrics = folder / "config.yaml", folder / "metrics.json"
-    if not config.is_file() or not metrics.is_file():
-        raise UserError(f"{folder}: no config.yaml and metrics.json here; name the OUTPUT_DIR of a training")
-    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+    if not config.is_file():
+        raise UserError(f"{folder}: no config.yaml here; name the OUTPUT_DIR of train_net.py")
+    lines = [json.loads(line) for line in metrics.read_text().splitlines()] if metrics.is_file() else []
     return Run(str(folder), load_dumped_config(config.read_text(), str(config)), starts(folder), lines)
 
 
@@ -96,13 +96,22 @@ def _progress(run: Run) -> list[float | int]:
     return [last.get("iteration", -1) + 1, *(float(last.get(name, float("nan"))) for name in FIGURES)]
 
 
+def _shown(runs: Sequence[Run]) -> list[str]:
+    return [name for name in CURVES if any(name in line for run in runs for line in run.lines)]
+
+
+def has_curves(runs: Sequence[Run]) -> bool:
+    """Whether there is anything for `curves` to draw."""
+    return bool(_shown(runs))
+
+
 def curves(runs: Sequence[Run]) -> Figure:
     """A panel for each of `CURVES` that a run has, a line for each run, over iterations.
 
     Raises:
         UserError: no run has any.
     """
-    shown = [name for name in CURVES if any(name in line for run in runs for line in run.lines)]
+    shown = _shown(runs)
     if not shown:
         raise UserError(f"{', '.join(run.name for run in runs)}: no line of metrics.json holds a curve yet")
     figure, axes = panels(len(shown), 2.8)

@@ -1,0 +1,147 @@
+"""One page for an evaluation: every figure with its interval, the curves, the run, every image, a baseline."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from detectron2.config import CfgNode
+
+from cervical_d2.data.formats import Record
+from cervical_d2.evaluation.analysis import Analysis
+from cervical_d2.evaluation.bootstrap import SAMPLES, Measured, measure
+from cervical_d2.evaluation.centers import SCORE
+from cervical_d2.evaluation.comparison import HEADER, MAIN, NOTE, compare, row, verdict
+from cervical_d2.evaluation.error_types import KINDS
+from cervical_d2.evaluation.loading import load_scenes
+from cervical_d2.evaluation.severity import OWN
+from cervical_d2.files import replaced_folder, write_json, write_text
+from cervical_d2.report.evaluation_sections import Subject, sections
+from cervical_d2.report.figure_titles import TITLES, title
+from cervical_d2.report.gallery import FoundBox, Gallery, GalleryImage, TruthBox, write_images
+from cervical_d2.report.page import Section, page
+from cervical_d2.report.run_sections import Evaluated, evaluated, run_sections
+from cervical_d2.report.tables import Table
+
+FIGURES = "figures.json"
+DISCLAIMER = "Research software: not a medical device, not for diagnosis."
+logger = logging.getLogger("detectron2.cervical_d2")
+
+
+class Options(NamedTuple):
+    """What can be chosen: the threshold where one counts, resamples and their seed, the table of severities."""
+
+    score: float = SCORE
+    samples: int = SAMPLES
+    seed: int = 0
+    severity: Path = OWN
+
+
+def write_report(dataset: str, sources: Sequence[Evaluated], output: Path, options: Options) -> tuple[Path, list[str]]:
+    """Write `output`: index.html, figures.json, images/. `sources`: one, or two of which the second is the baseline.
+
+    Returns the page and notes for the user. Raises `UserError` before anything is written.
+    """
+    loaded = load_scenes(dataset, [item.predictions for item in sources], options.severity)
+    analyses = [Analysis(scene, options.score) for scene in loaded.scenes]
+    measured = [measure(item.figures, item.scene.units, options.samples, options.seed) for item in analyses]
+    names = [item.name for item in sources]
+    parts = sections(Subject(analyses[0], measured[0]))
+    if len(sources) > 1:
+        parts.insert(1, _compared(measured, names))
+    parts += run_sections(sources, dataset)
+    heading = f"{dataset}: {names[0]}" + (f", compared with {names[1]}" if len(names) > 1 else "")
+    with replaced_folder(output, FIGURES) as folder:
+        urls = write_images(loaded.records, folder)
+        gallery = Gallery(
+            loaded.scenes[0].classes, options.score, list(_images(analyses, loaded.records, urls)),
+            names if len(names) > 1 else ("prediction",),
+        )  # fmt: skip
+        write_json(folder / FIGURES, _document(dataset, names, measured, options), indent=1)
+        write_text(folder / "index.html", page(heading, DISCLAIMER, parts, gallery))
+    return output / "index.html", loaded.notes
+
+
+def write_reports(cfg: CfgNode) -> None:
+    """OUTPUT_DIR/report for the last evaluation of a run, below it a folder for each split if there are several."""
+    folder = Path(cfg.OUTPUT_DIR)
+    options = Options(cfg.TEST.SCORE, severity=Path(cfg.TEST.SEVERITY) if cfg.TEST.SEVERITY else OWN)
+    for dataset in cfg.DATASETS.TEST:
+        place = folder / "report" / (dataset if len(cfg.DATASETS.TEST) > 1 else "")
+        path, notes = write_report(dataset, [evaluated(folder, dataset)], place, options)
+        logger.info("\n".join([f"report: {path}", *notes]))
+
+
+def _compared(measured: Sequence[Measured], names: Sequence[str]) -> Section:
+    """The first less the second, the baseline."""
+    found = {item.name: item for item in compare(measured[1], measured[0])}
+    told = [*(name for name in TITLES if name in found), *(name for name in found if name not in TITLES)]
+    rows = [[title(name), *row(found[name])[1:]] for name in told if title(name)]
+    header = [HEADER[0], names[1], names[0], "difference", *HEADER[4:]]
+    return Section(
+        "compared",
+        f"Compared with {names[1]}",
+        verdict(found[MAIN], names[::-1], TITLES[MAIN]) + ".",
+        [Table("Differences", NOTE + ". Both are resampled together; figures.json has all figures.", header, rows)],
+    )
+
+
+def _document(dataset: str, names: Sequence[str], measured: Sequence[Measured], options: Options) -> dict[str, Any]:
+    figures = {
+        model: {
+            name: dict(zip(("value", "low", "high"), map(_number, found.interval(name)), strict=True))
+            for name in found.figures
+        }
+        for model, found in zip(names, measured, strict=True)
+    }
+    settings = {"score": options.score, "samples": options.samples, "seed": options.seed}
+    return {"dataset": dataset, "settings": settings, "figures": figures}
+
+
+def _number(value: float) -> float | None:
+    """JSON has no NaN."""
+    return None if np.isnan(value) else round(value, 6)
+
+
+def _images(analyses: Sequence[Analysis], records: Sequence[Record], urls: Sequence[str]) -> Iterator[GalleryImage]:
+    truths = _by_image(_truth(analyses[0]), analyses[0].scene.truth.image, len(records))
+    found = [_by_image(_found(item), item.scene.detections.image, len(records)) for item in analyses]
+    for number, (record, url) in enumerate(zip(records, urls, strict=True)):
+        group = record.get("group_id")
+        yield GalleryImage(
+            Path(record["file_name"]).name, url, record["width"], record["height"],
+            None if group is None else str(group), truths[number], *(part[number] for part in found),
+        )  # fmt: skip
+
+
+def _truth(analysis: Analysis) -> list[TruthBox | None]:
+    """In the order of the truth; of the copies that an ignored region has for every class all but the first is None."""
+    scene, errors = analysis.scene, analysis.errors
+    truth = scene.truth
+    points: Sequence[Sequence[float] | None] = scene.centers.tolist() if scene.radius else [None] * len(truth.label)
+    return [
+        None if ignore and label else TruthBox(box, -1 if ignore else label, found, covered, point)
+        for box, label, ignore, found, covered, point in zip(
+            truth.box, truth.label.tolist(), truth.ignore.tolist(), errors.found, errors.covered, points, strict=True
+        )
+    ]
+
+
+def _found(analysis: Analysis) -> list[FoundBox]:
+    detections, kinds = analysis.scene.detections, analysis.errors.kind.tolist()
+    return [
+        FoundBox(box, label, score, KINDS[kind])
+        for box, label, score, kind in zip(
+            detections.box, detections.label.tolist(), detections.score, kinds, strict=True
+        )
+    ]
+
+
+def _by_image(items: Sequence[Any], image: Any, count: int) -> list[list[Any]]:
+    """`items` that are not None, by the number of their image."""
+    parts: list[list[Any]] = [[] for _ in range(count)]
+    for item, number in zip(items, image.tolist(), strict=True):
+        if item is not None:
+            parts[number].append(item)
+    return parts

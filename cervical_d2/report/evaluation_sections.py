@@ -1,0 +1,227 @@
+"""The figures of an evaluation as sections of a page, each with its interval."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cervical_d2.evaluation.analysis import Analysis
+from cervical_d2.evaluation.bootstrap import LEVEL, Interval, Measured
+from cervical_d2.evaluation.confusion import confusion_matrix
+from cervical_d2.evaluation.error_types import IGNORED, KINDS, error_table
+from cervical_d2.evaluation.froc import RATES, operation_at
+from cervical_d2.evaluation.protocol_table import HEADER, protocol_rows
+from cervical_d2.report.evaluation_plots import (
+    LESIONS,
+    error_figure,
+    froc_figure,
+    precision_recall_figure,
+    reliability_figure,
+    roc_figure,
+)
+from cervical_d2.report.page import Card, Cards, Chart, Item, Matrix, Section
+from cervical_d2.report.tables import Table
+
+WANTED = (0.5, 0.7, 0.8, 0.9, 0.95)  # sensitivities for which thresholds are told
+
+
+class Subject(NamedTuple):
+    """One model on one data set."""
+
+    analysis: Analysis
+    measured: Measured
+
+    @property
+    def lesion(self) -> str:
+        """What cells of the classes that count as lesions are called."""
+        return LESIONS[bool(self.analysis.scene.severity.known.any())]
+
+
+def spelled(found: Interval) -> str:
+    """The interval as people read it, empty where there is none."""
+    return "" if np.isnan(found.low) else f"{found.low:.1f} to {found.high:.1f}"
+
+
+def sections(subject: Subject) -> list[Section]:
+    """All of one model's."""
+    made = (_summary, _classes, _lesions, _units, _mistakes, _scores, _strata, _protocols)
+    return [section for make in made if (section := make(subject))]
+
+
+def _cards(subject: Subject, rows: Sequence[tuple[str, str, str]]) -> Cards:
+    found = []
+    for name, title, note in rows:
+        value = subject.measured.figures.get(name, float("nan"))
+        if not np.isnan(value):
+            found.append(Card(title, f"{value:.1f} %", spelled(subject.measured.interval(name)), note))
+    return Cards(found)
+
+
+def _summary(subject: Subject) -> Section:
+    scene = subject.analysis.scene
+    truths = int((~(scene.truth.crowd | scene.truth.ignore)).sum())
+    unit = f"{scene.units} slides" if scene.grouped else f"{len(scene.unit)} images"
+    cards = _cards(
+        subject,
+        (
+            ("coco/mAP", "mAP", "average precision at an IoU of 0.5, mean of the classes: what the papers call mAP"),
+            ("coco/AR", "AR", "share of cells found at any score, mean of the classes: what the papers call AR"),
+            ("coco/AP", "COCO AP", "mean over IoUs of 0.50 to 0.95, which asks for exact boxes"),
+            (
+                "froc_image/1",
+                "Sensitivity at 1 false positive",
+                f"{subject.lesion} found with one an image on average",
+            ),
+            ("slide/AUC", "AUC of slides", "how well the surest detection tells abnormal slides from normal ones"),
+            ("image/AUC", "AUC of images", "how well the surest detection tells abnormal images from normal ones"),
+            ("calibration/ECE", "Calibration error", "mean distance of a score from the share of right detections"),
+        ),
+    )
+    return Section(
+        "summary",
+        "Summary",
+        f"{len(scene.unit)} images, {truths:,} labeled cells, {len(scene.detections.score):,} detections. "
+        f"Below each figure its {LEVEL} % interval: what it could have been with other {unit} of this kind.",
+        [cards],
+    )
+
+
+def _classes(subject: Subject) -> Section:
+    scene, measured = subject.analysis.scene, subject.measured
+    rows: list[list[Any]] = []
+    counted = ~(scene.truth.crowd | scene.truth.ignore)
+    for label, name in enumerate(scene.classes):
+        cells: list[Any] = [name, int((scene.truth.label[counted] == label).sum())]
+        for figure in ("AP50", "recall50", "AP", "froc"):
+            cells += [measured.figures[f"{figure}/{name}"], spelled(measured.interval(f"{figure}/{name}"))]
+        rows.append(cells)
+    header = ["class", "cells", "AP50", f"{LEVEL} %", "recall", f"{LEVEL} %", "AP", f"{LEVEL} %", "FROC", f"{LEVEL} %"]
+    note = "In %. Recall: found at any score; FROC: mean sensitivity at 1/8 to 8 false positives of the class an image."
+    chart = Chart("precision-recall", "Precision and recall", "At an IoU of 0.5; the area under a line is its AP50.",
+                  precision_recall_figure(subject.analysis))  # fmt: skip
+    return Section("classes", "Classes", note, [Table("", "", header, rows), chart])
+
+
+def _lesions(subject: Subject) -> Section:
+    analysis, measured = subject.analysis, subject.measured
+    names = [
+        name for name, grave in zip(analysis.scene.classes, analysis.scene.severity.abnormal, strict=True) if grave
+    ]
+    rates: list[list[Any]] = []
+    for unit in analysis.units:
+        for rate in RATES:
+            found = measured.interval(f"froc_{unit}/{rate:g}")
+            rates.append([f"{rate:g} / {unit}", found.value, spelled(found)])
+    operations = [[f"{100 * wanted:g} %", *_operation(analysis, wanted)] for wanted in WANTED]
+    matched = (
+        f"a detection counts whose middle is within {analysis.scene.radius:g} px of the labeled center"
+        if (analysis.scene.radius)
+        else "a detection counts from an IoU of 0.5 on"
+    )
+    return Section(
+        "lesions",
+        f"Finding {subject.lesion}",
+        f"All of {', '.join(names)} as one class, whatever they are called; {matched}.",
+        [
+            Chart("froc", "Sensitivity and false positives", f"With {LEVEL} % intervals at the seven usual rates.",
+                  froc_figure(analysis, measured)),
+            Table("Sensitivity at a rate of false positives", "FROC, in %",
+                  ["false positives", "sensitivity", f"{LEVEL} %"], rates),
+            Table("Threshold for a sensitivity", "Chosen on these images: new ones will do a little worse.",
+                  ["wanted", "score from", "reached, %", "precision, %", "false positives / image"], operations),
+        ],
+    )  # fmt: skip
+
+
+def _operation(analysis: Analysis, wanted: float) -> Iterator[float]:
+    found = operation_at(analysis.lesions, len(analysis.scene.unit), wanted)
+    return iter((found.threshold, 100 * found.sensitivity, 100 * found.precision, found.false_positives))
+
+
+def _units(subject: Subject) -> Section | None:
+    analysis, measured = subject.analysis, subject.measured
+    both = [name for name, units in analysis.units.items() if 0 < units.positive.sum() < len(units.positive)]
+    if not both:
+        return None
+    rows: list[list[Any]] = []
+    for name in both:
+        units = analysis.units[name]
+        cells: list[Any] = [f"{name}s", int(units.positive.sum()), int((~units.positive).sum())]
+        for figure in ("AUC", "sensitivity", "specificity"):
+            cells += [measured.figures[f"{name}/{figure}"], spelled(measured.interval(f"{name}/{figure}"))]
+        rows.append(cells)
+    header = ["", "abnormal", "normal", "AUC", f"{LEVEL} %", "sensitivity", f"{LEVEL} %", "specificity", f"{LEVEL} %"]
+    return Section(
+        "units",
+        "Abnormal or normal: " + " and ".join(f"{name}s" for name in both),
+        f"Abnormal if its surest abnormal detection has a score of {analysis.score:g} or more. In %.",
+        [
+            Table("", "", header, rows),
+            Chart("roc", "ROC", "Every threshold; the dot is that score.", roc_figure(analysis)),
+        ],
+    )
+
+
+def _mistakes(subject: Subject) -> Section:
+    analysis = subject.analysis
+    scene, measured = analysis.scene, subject.measured
+    names = [*scene.classes, "background"]
+    items: list[Item] = []
+    matrix = confusion_matrix(analysis.calls, len(scene.classes)).tolist()
+    note = "Row: what it is. Column: what it was called. Background as a column is missed, as a row a false alarm."
+    items.append(Matrix("What was called what", note, names, names, matrix, "truth", "prediction"))
+    if "severity/cost" in measured.figures:
+        found = measured.interval("severity/cost")
+        items.append(
+            Table(
+                "Cost",
+                "Mistakes weighted by how grave they are (severity.yaml), per labeled cell; 0 is best.",
+                ["cost per cell", f"{LEVEL} %"],
+                [[found.value, f"{found.low:.2f} to {found.high:.2f}"]],
+            )
+        )
+    table = error_table(analysis.errors, scene.truth, scene.detections, analysis.score, len(scene.classes))
+    header = ["class", *KINDS[:IGNORED], "missed"]
+    items += [
+        Table("Kinds of mistakes", "Localization: right class, poor box (IoU 0.1 to 0.5). Class: on a cell of another. "
+              "Duplicate: a cell found already. Both: wrong class and poor box. Missed: nothing of it found.",
+              header, [[name, *row] for name, row in zip(scene.classes, table.tolist(), strict=True)]),
+        Chart("errors", "Mistakes by class", "", error_figure(analysis)),
+    ]  # fmt: skip
+    return Section("mistakes", "Mistakes", f"Detections of a score of {analysis.score:g} or more.", items)
+
+
+def _scores(subject: Subject) -> Section:
+    found = subject.measured.interval("calibration/ECE")
+    note = (
+        "If scores were probabilities, of detections with a score of 0.8 eight of ten would be right. Expected "
+        f"calibration error: {found.value:.1f} % ({spelled(found)})."
+    )
+    chart = Chart("reliability", "Scores and what is right", "Left: bars on the dotted line are well calibrated. "
+                  "Right: how many detections there are.", reliability_figure(subject.analysis))  # fmt: skip
+    return Section("scores", "What a score means", note, [chart])
+
+
+def _strata(subject: Subject) -> Section:
+    measured = subject.measured
+    rows = []
+    for name in measured.figures:
+        group, _, leaf = name.partition("/")
+        if group.startswith("recall_by_"):
+            found = measured.interval(name)
+            rows.append([group.removeprefix("recall_by_"), leaf, found.value, spelled(found)])
+    note = (
+        f"Cells found with a score of {subject.analysis.score:g} or more, in %. Small: up to 32 x 32 px, large: from "
+        "96 x 96 px on, as COCO's. Neighbors: cells of any class whose boxes overlap."
+    )
+    return Section("strata", "Size and crowding", note, [Table("", "", ["by", "", "recall", f"{LEVEL} %"], rows)])
+
+
+def _protocols(subject: Subject) -> Section:
+    measured = subject.measured
+    rows = protocol_rows(measured.figures, subject.analysis.scene.classes)
+    note = (
+        "The same detections under the protocols that papers use without naming them. A figure can be compared with "
+        "one of its own row only."
+    )
+    return Section("protocols", "mAP and AR by protocol", note, [Table("", "", list(HEADER), rows)])

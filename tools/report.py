@@ -1,0 +1,63 @@
+#!/usr/bin/env python
+"""Every figure of an evaluation with its interval, as a page to open in a browser, with every image.
+
+tools/report.py output/quick/bccd                                        # of train_net.py: its last evaluation
+tools/report.py output/mine --baseline output/quick/bccd                 # and how it compares
+tools/report.py predictions.json --dataset bccd_test --output report     # COCO results of any tool
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Answers --help without importing torch."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", type=Path, metavar="OUTPUT_DIR-OR-FILE.json", help="a run, or COCO results")
+    parser.add_argument("--baseline", type=Path, metavar="OUTPUT_DIR-OR-FILE.json", help="to compare with")
+    parser.add_argument("--dataset", metavar="NAME", help="by default the first of the run's DATASETS.TEST")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="by default OUTPUT_DIR/report")
+    parser.add_argument("--score", type=float, default=0.5, help="where one threshold counts (default 0.5)")
+    parser.add_argument("--samples", type=int, default=1000, help="resamples for the intervals (default 1000)")
+    parser.add_argument("--seed", type=int, default=0, help="of the resamples")
+    parser.add_argument("--severity", type=Path, metavar="FILE.yaml", help="which classes are lesions, and costs")
+    args = parser.parse_args(argv)
+    if args.samples < 1 or not 0 <= args.score <= 1:
+        parser.error("--samples is at least 1, --score from 0 to 1")
+    return args
+
+
+def run(args: argparse.Namespace) -> None:
+    """Find out the split, evaluate, write, say where."""
+    from cervical_d2.config import load_config
+    from cervical_d2.data.registry import resolve
+    from cervical_d2.errors import UserError
+    from cervical_d2.evaluation.severity import OWN
+    from cervical_d2.report.evaluation_report import Options, write_report
+    from cervical_d2.report.run_sections import evaluated
+
+    is_file = args.source.is_file()
+    if is_file and not (args.dataset and args.output):
+        raise UserError(f"{args.source}: a file of predictions needs --dataset and --output")
+    named = args.dataset or load_config(str(args.source / "config.yaml")).DATASETS.TEST[0]
+    dataset = resolve(named)
+    sources = [evaluated(source, dataset) for source in (args.source, args.baseline) if source]
+    options = Options(args.score, args.samples, args.seed, args.severity or OWN)
+    path, notes = write_report(dataset, sources, args.output or args.source / "report", options)
+    for note in notes:
+        print(note, file=sys.stderr)
+    print(f"{path}: open it in a browser; figures.json beside it has the numbers")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit status: 0, or 2 for a user's mistake."""
+    args = parse_args(argv)
+    from cervical_d2.errors import run_main
+
+    return run_main(lambda: run(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
