@@ -20,7 +20,7 @@ from cervical_d2.data.mapper import read_image
 from cervical_d2.evaluation.error_types import KINDS
 from cervical_d2.files import write_bytes
 
-# What a detection is, as `error_types`; all but the first and the last are errors. gallery.css has a line style for each.
+# What a detection is, as `error_types`: all but the first and the last are errors. gallery.css has a line for each.
 MEANINGS: Mapping[str, str] = MappingProxyType(
     {
         "correct": "right class, right place",
