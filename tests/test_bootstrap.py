@@ -50,6 +50,17 @@ def test_a_weight_is_a_repetition_of_the_image(seed):
             assert weighted[name][0] == pytest.approx(values[0], abs=1e-9, nan_ok=True), name
 
 
+def test_a_mean_over_classes_has_no_number_without_one_of_them():
+    scene = scene_of(0)
+    rare = min(set(scene.truth.label.tolist()), key=scene.truth.label.tolist().count)
+    without = ~np.isin(np.arange(8), scene.truth.image[scene.truth.label == rare])
+    assert without.any()
+    figures = Analysis(scene).figures(np.stack([np.ones(8), without.astype(float)]))
+    for name in ("coco/AP", "coco/mAP", "voc/mAP", "comparison_detector/AR"):
+        assert np.isnan(figures[name]).tolist() == [False, True]
+    assert not np.isnan(figures["image/sensitivity"]).any()
+
+
 def test_slides_are_drawn_whole():
     scene = scene_of(1, unit=[0, 0, 0, 1, 1, 2, 2, 3])
     weights = np.array([[2.0, 0, 1, 0]])

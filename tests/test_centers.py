@@ -146,3 +146,14 @@ def test_a_center_is_where_it_was_though_the_border_cut_its_box(monkeypatch):
     # A cut box lies at the border; its cell is nearer to the border than the middle of what is left of the box.
     assert (~whole).sum() > 100
     assert (abs(points[~whole] - middle[~whole]).max(axis=1) > 0.05).mean() > 0.95
+
+
+def test_abnormal_cells_are_found_by_the_distance_of_their_own_centers():
+    # Of flora, no lesion, and ascus; the detection of ascus is too small for an IoU of 0.5 and has the right middle.
+    records = [record(1, box([300, 300, 40, 40], 1), box([100, 100, 40, 40], 0, point=[110, 110]))]
+    output = found([[105, 105, 115, 115]], [0.9], [0])
+    with temporary_data_sets() as register:
+        results = run(CervicalCOCOEvaluator(register(records, center_radius=5)), records, [output])
+        by_box = run(CervicalCOCOEvaluator(register(records)), records, [output])
+    assert results["froc_image"]["0.125"] == 100
+    assert by_box["froc_image"]["0.125"] == 0

@@ -190,6 +190,12 @@ def test_one_scene_has_a_number_for_each_protocol_by_hand(boxes, scores, expecte
         assert ap[0, 0] == pytest.approx(value), name
 
 
+def test_of_a_box_and_its_ignored_copy_voc_takes_the_one_that_counts_by_hand():
+    truth = truth_of([A, A], ignore=[True, False])
+    ap, recall = of(BY_NAME["voc"], truth, found_of([A], [0.9]))
+    assert (ap[0, 0], recall[0, 0]) == (pytest.approx(1), 1)
+
+
 def test_plus_one_counts_the_last_pixel_by_hand():
     # 7 x 7 in 10 x 10: 0.49; with both ends counted 8 x 8 in 11 x 11: 64 / 121 = 0.529.
     truth, found = truth_of([[0, 0, 10, 10]]), found_of([[0, 0, 7, 7]], [0.9])
