@@ -9,6 +9,8 @@ from detectron2.data import DatasetCatalog
 
 from cervical_d2.data.registry import resolve
 from cervical_d2.errors import UserError
+from cervical_d2.evaluation.bootstrap import Interval
+from cervical_d2.evaluation.comparison import Difference, verdict
 from cervical_d2.evaluation.loading import load_scenes
 from cervical_d2.evaluation.predictions import read_predictions
 
@@ -141,3 +143,16 @@ def test_the_tools_mistakes_are_one_line(tiny: Path, words, message):
     assert run.returncode == 2
     assert run.stderr.splitlines()[-1].startswith(message)
     assert "Traceback" not in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "better"),
+    [("coco/mAP", 5.0, "B"), ("coco/mAP", -5.0, "A"), ("calibration/ECE", 5.0, "A"), ("severity/cost", -5.0, "B")],
+)
+def test_less_error_and_cost_are_better(name, change, better):
+    found = Difference(name, 10, 10 + change, Interval(change, change - 1, change + 1), 0.01)
+    assert verdict(found, ["A", "B"], "x") == (
+        f"x: {better} is better ({change:+.2f}, 95 % interval {change - 1:+.2f} to {change + 1:+.2f}, p 0.010)"
+    )
+    unsure = found._replace(difference=Interval(change, -6, 6))
+    assert verdict(unsure, ["A", "B"], "x").startswith("x: these images do not tell which is better")
