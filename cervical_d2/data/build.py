@@ -48,14 +48,14 @@ def build_train_loader(cfg: CfgNode) -> TrainLoader:
     grouping = cfg.DATALOADER.ASPECT_RATIO_GROUPING
     repeats = train_repeats(cfg, records)
     plan = BatchPlan(len(records), cfg.SOLVER.IMS_PER_BATCH, cfg.SEED, wide if grouping else None, repeats)
-    mapper = DetectionMapper(train_augmentations(cfg), cfg.INPUT.FORMAT, cfg.INPUT.MIN_VISIBLE)
+    mapper = DetectionMapper(train_augmentations(cfg), cfg.INPUT.FORMAT, cfg.INPUT.MIN_VISIBLE, cfg.INPUT.MIN_BOX)
     rank, ranks, workers = comm.get_rank(), comm.get_world_size(), cfg.DATALOADER.NUM_WORKERS
     return TrainLoader(records, mapper, plan, workers=workers, rank=rank, ranks=ranks)
 
 
 def build_test_loader(cfg: CfgNode, name: str) -> DataLoader[Any]:
     """Every image of the split once, over all ranks, one at a time, with its boxes for the validation loss."""
-    mapper = DetectionMapper(test_augmentations(cfg), cfg.INPUT.FORMAT)
+    mapper = DetectionMapper(test_augmentations(cfg), cfg.INPUT.FORMAT, min_side=cfg.INPUT.MIN_BOX)
     return build_detection_test_loader(
         dataset=records_of((name,)), mapper=mapper, num_workers=min(cfg.DATALOADER.NUM_WORKERS, 2)
     )

@@ -12,6 +12,7 @@ from detectron2.structures import Boxes
 
 from cervical_d2.data.augmentation import cytology_augmentations
 from cervical_d2.data.formats import Record
+from cervical_d2.data.resize import resized_as
 from cervical_d2.errors import UserError
 from cervical_d2.structures import LabeledInstances, corners
 
@@ -22,12 +23,13 @@ def train_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
     Raises `UserError` for a setting out of range.
     """
     crop = [T.RandomCrop(cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE)] if cfg.INPUT.CROP.ENABLED else []
-    return [*crop, *detection_utils.build_augmentation(cfg, is_train=True), *cytology_augmentations(cfg)]
+    upstream = resized_as(cfg, detection_utils.build_augmentation(cfg, is_train=True))
+    return [*crop, *upstream, *cytology_augmentations(cfg)]
 
 
 def test_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
     """The resize of `INPUT.MIN_SIZE_TEST` and `MAX_SIZE_TEST`."""
-    return list(detection_utils.build_augmentation(cfg, is_train=False))
+    return resized_as(cfg, detection_utils.build_augmentation(cfg, is_train=False))
 
 
 def read_image(path: str, image_format: str) -> np.ndarray:
@@ -43,10 +45,16 @@ def read_image(path: str, image_format: str) -> np.ndarray:
 class DetectionMapper:
     """Reads, augments and packs one record: image (3, H, W) in `image_format`, instances with boxes in its pixels."""
 
-    def __init__(self, augmentations: Sequence[T.Augmentation], image_format: str, min_visible: float = 0.0):
-        """`min_visible`: see `labeled_instances`."""
+    def __init__(
+        self,
+        augmentations: Sequence[T.Augmentation],
+        image_format: str,
+        min_visible: float = 0.0,
+        min_side: float = 0.0,
+    ):
+        """`min_visible`, `min_side`: see `labeled_instances`."""
         self.augmentations = T.AugmentationList(augmentations)
-        self.image_format, self.min_visible = image_format, min_visible
+        self.image_format, self.min_visible, self.min_side = image_format, min_visible, min_side
 
     def __call__(self, record: Record) -> dict[str, Any]:
         """`record` is not changed. Raises `UserError` for an image that cannot be read or is of another size."""
@@ -59,7 +67,7 @@ class DetectionMapper:
         augmented = T.AugInput(image)
         transforms = self.augmentations(augmented)
         shape = augmented.image.shape[:2]
-        truth = labeled_instances(record["annotations"], transforms, shape, self.min_visible)
+        truth = labeled_instances(record["annotations"], transforms, shape, self.min_visible, self.min_side)
         return {
             **{key: value for key, value in record.items() if key != "annotations"},
             "image": torch.as_tensor(np.ascontiguousarray(augmented.image.transpose(2, 0, 1))),
@@ -68,14 +76,21 @@ class DetectionMapper:
 
 
 def labeled_instances(
-    annotations: Sequence[Record], transforms: T.TransformList, shape: tuple[int, int], min_visible: float = 0.0
+    annotations: Sequence[Record],
+    transforms: T.TransformList,
+    shape: tuple[int, int],
+    min_visible: float = 0.0,
+    min_side: float = 0.0,
 ) -> LabeledInstances:
     """The annotations after `transforms`, clipped to `shape` (height, width); what no longer shows is left out.
 
     Ignore regions and crowds are not cells to be learned, and stand aside as regions not to be punished; so does what
-    is left of a cell of which less than the share `min_visible` shows.
+    is left of a cell of which less than the share `min_visible` shows. Of a cell narrower or lower than `min_side` px
+    of its image nothing is left.
     """
     box = corners(annotations)
+    kept = ((box[:, 2:] - box[:, :2]) >= min_side).all(axis=1)
+    annotations, box = [annotation for annotation, keep in zip(annotations, kept, strict=True) if keep], box[kept]
     region = np.array([bool(annotation.get("iscrowd", 0)) for annotation in annotations], bool)
     label = np.array([annotation["category_id"] for annotation in annotations], np.int64)
     moved = transforms.apply_box(box) if len(box) else box

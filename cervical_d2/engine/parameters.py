@@ -8,6 +8,11 @@ from tabulate import tabulate
 from cervical_d2.checkpoint.checkpointer import module_of
 
 
+def trainable(model: torch.nn.Module) -> int:
+    """How many parameters are trained."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
 def parameter_table(model: torch.nn.Module) -> str:
     """Parameters by module in millions, trainable and frozen, and their sum."""
     counts: dict[str, list[int]] = defaultdict(lambda: [0, 0])

@@ -23,7 +23,7 @@ from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 
 from cervical_d2.checkpoint.safe_load import load_file
-from cervical_d2.config import config_value, load_dumped_config
+from cervical_d2.config import config_value, load_dumped_config, set_num_classes
 from cervical_d2.data.build import records_of, train_records
 from cervical_d2.data.mapper import train_augmentations
 from cervical_d2.data.registry import class_names, resolve
@@ -32,6 +32,8 @@ from cervical_d2.engine.ranks import together
 from cervical_d2.engine.run_folder import open_folder
 from cervical_d2.engine.schedule import resolve_schedule
 from cervical_d2.errors import UserError
+from cervical_d2.modeling.backbones import ADAPTED, EVAL_NORM
+from cervical_d2.modeling.box_losses import BOX_LOSSES
 
 logger = logging.getLogger("detectron2.cervical_d2")
 
@@ -48,14 +50,14 @@ def prepare(cfg: CfgNode, *, train: bool = True, resume: bool = False) -> list[s
     cfg.DATASETS.TEST = tuple(map(resolve, cfg.DATASETS.TEST))
     _check_weights(cfg, train, resume)
     _check_names(cfg)
+    _check_backbone(cfg)
     needed = cfg.DATASETS.TRAIN if train else cfg.DATASETS.TEST
     if not needed:
         raise UserError(
             f"DATASETS.{'TRAIN' if train else 'TEST'} is empty; name a split, for example cervical_demo_val"
         )
     names = class_names([*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST])
-    # Upstream leaves 80 here, and RetinaNet does not look at ROI_HEADS at all.
-    cfg.MODEL.ROI_HEADS.NUM_CLASSES = cfg.MODEL.RETINANET.NUM_CLASSES = len(names)
+    set_num_classes(cfg, len(names))
     lines = [f"{len(names)} classes: {', '.join(names)}"]
     lines += _prepare_device(cfg)
     if cfg.SEED < 0:
@@ -120,6 +122,8 @@ def _check_weights(cfg: CfgNode, train: bool, resume: bool) -> None:
         raise UserError(f"{cfg.OUTPUT_DIR}: holds a run; go on with --resume, or choose another OUTPUT_DIR")
 
 
+BOX_LOSS_KEYS = tuple(f"MODEL.{head}.BBOX_REG_LOSS_TYPE" for head in ("RPN", "ROI_BOX_HEAD", "RETINANET"))
+
 # Parts that are chosen by name; Detectron2's registries answer an unknown one with a traceback.
 NAMED_PARTS: tuple[tuple[str, Iterable[tuple[str, Any]]], ...] = (
     ("MODEL.META_ARCHITECTURE", META_ARCH_REGISTRY),
@@ -128,6 +132,7 @@ NAMED_PARTS: tuple[tuple[str, Iterable[tuple[str, Any]]], ...] = (
     ("MODEL.PROPOSAL_GENERATOR.NAME", PROPOSAL_GENERATOR_REGISTRY),
     ("MODEL.ROI_HEADS.NAME", ROI_HEADS_REGISTRY),
     ("MODEL.ROI_BOX_HEAD.NAME", ROI_BOX_HEAD_REGISTRY),
+    *((key, BOX_LOSSES.items()) for key in BOX_LOSS_KEYS),
     ("SOLVER.LR_SCHEDULER_NAME", (("WarmupMultiStepLR", None), ("WarmupCosineLR", None))),
 )
 
@@ -135,11 +140,21 @@ NAMED_PARTS: tuple[tuple[str, Iterable[tuple[str, Any]]], ...] = (
 def _check_names(cfg: CfgNode) -> None:
     for key, registry in NAMED_PARTS:
         value, known = config_value(cfg, key), [name for name, _ in registry]
-        if value and value not in known:
+        if value not in known and (value or key in BOX_LOSS_KEYS):  # a part may be left out, a loss not
             near = difflib.get_close_matches(value, known, n=1)
-            raise UserError(
-                f"{key} {value!r} is unknown; " + (f"did you mean {near[0]}?" if near else f"there are {known}")
-            )
+            question = f"did you mean {near[0]}? " if near else ""
+            raise UserError(f"{key} {value!r} is unknown; {question}there are {', '.join(known)}")
+
+
+def _check_backbone(cfg: CfgNode) -> None:
+    model = cfg.MODEL
+    wanted = [f"MODEL.BACKBONE.FREEZE_STAGES {model.BACKBONE.FREEZE_STAGES}"] if model.BACKBONE.FREEZE_STAGES else []
+    wanted += ["MODEL.RESNETS.NORM EvalBN"] if model.RESNETS.NORM == EVAL_NORM else []
+    if wanted and model.BACKBONE.NAME in ADAPTED:
+        raise UserError(
+            f"MODEL.BACKBONE.NAME {model.BACKBONE.NAME} does not know {' and '.join(wanted)}; "
+            f"use {ADAPTED[model.BACKBONE.NAME]}"
+        )
 
 
 def start_run(cfg: CfgNode, lines: list[str], *, train: bool = True, resume: bool = False) -> None:

@@ -12,7 +12,7 @@ from detectron2.modeling import build_model
 
 from cervical_d2.checkpoint.checkpointer import CervicalCheckpointer
 from cervical_d2.checkpoint.safe_load import load_file
-from cervical_d2.config import load_config, load_dumped_config
+from cervical_d2.config import load_config, load_dumped_config, set_num_classes
 from cervical_d2.data.mapper import read_image, test_augmentations
 from cervical_d2.errors import UserError
 from cervical_d2.inference.device import usable_device
@@ -55,7 +55,7 @@ class Detector:
         self.class_names: list[str] = list(about.get("classes", ()))
         count = self.cfg.MODEL.ROI_HEADS.NUM_CLASSES
         if self.class_names:
-            self.cfg.MODEL.ROI_HEADS.NUM_CLASSES = self.cfg.MODEL.RETINANET.NUM_CLASSES = len(self.class_names)
+            set_num_classes(self.cfg, len(self.class_names))
         else:
             self.class_names = [f"class {number}" for number in range(count)]
         self.cfg.MODEL.DEVICE = usable_device(device)

@@ -1,7 +1,17 @@
 """The parts of the detectors that are ours; importing this registers them with Detectron2."""
 
+from cervical_d2.modeling.backbones import (
+    build_cervical_resnet_fpn_backbone,
+    build_cervical_retinanet_resnet_fpn_backbone,
+)
 from cervical_d2.modeling.retinanet import CervicalRetinaNet
 from cervical_d2.modeling.roi_heads import CervicalROIHeads
 from cervical_d2.modeling.rpn import CervicalRPN
 
-__all__ = ["CervicalROIHeads", "CervicalRPN", "CervicalRetinaNet"]
+__all__ = [
+    "CervicalROIHeads",
+    "CervicalRPN",
+    "CervicalRetinaNet",
+    "build_cervical_resnet_fpn_backbone",
+    "build_cervical_retinanet_resnet_fpn_backbone",
+]

@@ -10,6 +10,7 @@ from detectron2.structures import Boxes, Instances
 from detectron2.utils import comm
 from torch import Tensor
 
+from cervical_d2.modeling.box_regression import UPSTREAM_LOSS, dense_box_loss_sum
 from cervical_d2.modeling.unlabeled import Leniency
 from cervical_d2.structures import in_ignore_region
 
@@ -18,17 +19,30 @@ from cervical_d2.structures import in_ignore_region
 
 @META_ARCH_REGISTRY.register()
 class CervicalRetinaNet(RetinaNet):
-    """`RetinaNet` that learns no background from ignore regions, nor, if asked, from likely unlabeled cells."""
+    """`RetinaNet` that learns no background from ignore regions, nor, if asked, from likely unlabeled cells.
+
+    `box_reg_loss_type`: a name of `BOX_LOSSES`; `box_reg_loss_weight`: its factor, for which upstream has no key here.
+    """
 
     @configurable
-    def __init__(self, *, leniency: Leniency, **kwargs: Any):
+    def __init__(
+        self,
+        *,
+        leniency: Leniency,
+        box_reg_loss_type: str = UPSTREAM_LOSS,
+        box_reg_loss_weight: float = 1.0,
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
         self.leniency = leniency
+        self.box_loss, self.box_loss_weight = box_reg_loss_type, box_reg_loss_weight
+        self.divisor = 1.0
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         """Upstream's arguments and ours."""
-        return {**super().from_config(cfg), "leniency": Leniency.from_config(cfg)}
+        ours = {"leniency": Leniency.from_config(cfg), "box_reg_loss_weight": cfg.MODEL.RETINANET.BBOX_REG_LOSS_WEIGHT}
+        return {**super().from_config(cfg), **ours}
 
     @torch.no_grad()
     def label_anchors(self, anchors: list[Boxes], gt_instances: list[Instances]) -> tuple[list[Tensor], list[Tensor]]:
@@ -47,21 +61,36 @@ class CervicalRetinaNet(RetinaNet):
         pred_anchor_deltas: list[Tensor],
         gt_boxes: list[Tensor],
     ) -> dict[str, Tensor]:
-        """Upstream's losses without the samples that `leniency` spares. `pred_logits`: (N, R_level, K) a level."""
+        """Upstream's losses, or ours of the boxes, without the samples that `leniency` spares.
+
+        `pred_logits`: (N, R_level, K) a level.
+        """
         label = torch.stack(gt_labels)
         likeliest = torch.cat([logits.detach().max(dim=2).values for logits in pred_logits], dim=1).sigmoid()
         label = label.masked_fill(self.leniency.spares(likeliest, label == self.num_classes), -1)
         # Compiled, upstream's focal loss is recompiled in its first calls and then rounds otherwise, so that a resumed
         # run would differ from one that never stopped.
         with torch.jit.optimized_execution(False):
-            return super().losses(anchors, pred_logits, list(label), pred_anchor_deltas, gt_boxes)
+            losses = super().losses(anchors, pred_logits, list(label), pred_anchor_deltas, gt_boxes)
+        if self.box_loss != UPSTREAM_LOSS:
+            foreground = (label >= 0) & (label != self.num_classes)
+            total = dense_box_loss_sum(
+                self.box_loss, self.box2box_transform, anchors, pred_anchor_deltas, gt_boxes, foreground
+            )
+            losses["loss_box_reg"] = total / self.divisor
+        losses["loss_box_reg"] = losses["loss_box_reg"] * self.box_loss_weight
+        return losses
 
     def _ema_update(self, name: str, value: float, initial_value: float, momentum: float = 0.9) -> float:
-        """Over the positive anchors of all processes, which so normalize alike; in validation of the image alone."""
-        if not torch.is_grad_enabled():
-            return value
-        total = sum(comm.all_gather(value))
-        return super()._ema_update(name, total, initial_value, momentum) / comm.get_world_size()
+        """Over the positive anchors of all processes, which so normalize alike; in validation of the image alone.
+
+        Upstream asks once for each call of `losses`, which finds the answer in `divisor`.
+        """
+        self.divisor = value
+        if torch.is_grad_enabled():
+            total = sum(comm.all_gather(value))
+            self.divisor = super()._ema_update(name, total, initial_value, momentum) / comm.get_world_size()
+        return self.divisor
 
     def get_extra_state(self) -> Tensor:
         """The loss normalizer, which upstream keeps as a number that no checkpoint holds; NaN before the first loss."""

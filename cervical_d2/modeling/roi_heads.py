@@ -12,6 +12,7 @@ from detectron2.structures import Instances, pairwise_iou
 from detectron2.utils.events import EventStorage, get_event_storage
 from torch import Tensor
 
+from cervical_d2.modeling.box_regression import UPSTREAM_LOSS, box_loss_sum
 from cervical_d2.modeling.unlabeled import Leniency
 from cervical_d2.randomness import Stream, torch_seeded
 from cervical_d2.structures import ignore_regions, in_ignore_region, sampling_seed
@@ -20,7 +21,10 @@ from cervical_d2.structures import ignore_regions, in_ignore_region, sampling_se
 
 
 class CervicalOutputLayers(FastRCNNOutputLayers):
-    """Scores and deltas, and their losses without the samples that `leniency` spares."""
+    """Scores and deltas, and their losses without the samples that `leniency` spares.
+
+    `box_reg_loss_type`: a name of `BOX_LOSSES`.
+    """
 
     @configurable
     def __init__(self, *, leniency: Leniency, **kwargs: Any):
@@ -43,6 +47,22 @@ class CervicalOutputLayers(FastRCNNOutputLayers):
         parts = keep.split([len(proposal) for proposal in proposals])
         kept = [proposal[part] for proposal, part in zip(proposals, parts, strict=True)]
         return super().losses((scores[keep], deltas[keep]), kept)
+
+    def box_reg_loss(self, proposal_boxes: Tensor, gt_boxes: Tensor, pred_deltas: Tensor, gt_classes: Tensor) -> Tensor:
+        """The foreground's box losses over R. Boxes: (R, 4) XYXY in px; `pred_deltas`: (R, 4), or (R, 4 K) by class."""
+        if self.box_reg_loss_type == UPSTREAM_LOSS:
+            return super().box_reg_loss(proposal_boxes, gt_boxes, pred_deltas, gt_classes)
+        (foreground,) = ((gt_classes >= 0) & (gt_classes < self.num_classes)).nonzero(as_tuple=True)
+        regressors = pred_deltas.shape[1] // 4
+        used = gt_classes[foreground].clamp(max=regressors - 1)  # all classes use the only one
+        total = box_loss_sum(
+            self.box_reg_loss_type,
+            self.box2box_transform,
+            proposal_boxes[foreground],
+            pred_deltas.view(-1, regressors, 4)[foreground, used],
+            gt_boxes[foreground],
+        )
+        return total / max(gt_classes.numel(), 1)
 
 
 @ROI_HEADS_REGISTRY.register()

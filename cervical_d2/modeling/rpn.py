@@ -8,6 +8,7 @@ from detectron2.modeling.proposal_generator import PROPOSAL_GENERATOR_REGISTRY, 
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
+from cervical_d2.modeling.box_regression import UPSTREAM_LOSS, dense_box_loss_sum
 from cervical_d2.modeling.unlabeled import Leniency
 from cervical_d2.randomness import Stream, torch_seeded
 from cervical_d2.structures import in_ignore_region, sampling_seed
@@ -17,12 +18,16 @@ from cervical_d2.structures import in_ignore_region, sampling_seed
 
 @PROPOSAL_GENERATOR_REGISTRY.register()
 class CervicalRPN(RPN):
-    """`RPN` that learns no background from ignore regions, nor, if asked, from likely unlabeled cells."""
+    """`RPN` that learns no background from ignore regions, nor, if asked, from likely unlabeled cells.
+
+    `box_reg_loss_type`: a name of `BOX_LOSSES`.
+    """
 
     @configurable
-    def __init__(self, *, leniency: Leniency, **kwargs: Any):
+    def __init__(self, *, leniency: Leniency, box_reg_loss_type: str = UPSTREAM_LOSS, **kwargs: Any):
         super().__init__(**kwargs)
         self.leniency = leniency
+        self.box_loss = box_reg_loss_type
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: Any) -> dict[str, Any]:
@@ -54,8 +59,15 @@ class CervicalRPN(RPN):
         pred_anchor_deltas: list[Tensor],
         gt_boxes: list[Tensor],
     ) -> dict[str, Tensor]:
-        """Upstream's losses without the samples that `leniency` spares."""
+        """Upstream's losses, or ours of the boxes, without the samples that `leniency` spares."""
         label = torch.stack(gt_labels)
         spared = self.leniency.spares(torch.cat(pred_objectness_logits, dim=1).sigmoid(), label == 0)
         label = label.masked_fill(spared, -1)
-        return super().losses(anchors, pred_objectness_logits, list(label), pred_anchor_deltas, gt_boxes)
+        losses = super().losses(anchors, pred_objectness_logits, list(label), pred_anchor_deltas, gt_boxes)
+        if self.box_loss != UPSTREAM_LOSS:
+            total = dense_box_loss_sum(
+                self.box_loss, self.box2box_transform, anchors, pred_anchor_deltas, gt_boxes, label == 1
+            )
+            weight = self.loss_weight.get("loss_rpn_loc", 1.0)
+            losses["loss_rpn_loc"] = total / (self.batch_size_per_image * len(label)) * weight
+        return losses

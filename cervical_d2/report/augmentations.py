@@ -9,7 +9,8 @@ import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import transforms as T
 
-from cervical_d2.config import KEYS, load_config
+from cervical_d2.config import load_config
+from cervical_d2.config_keys import KEYS
 from cervical_d2.data.augmentation import cytology_augmentations
 from cervical_d2.inference.draw import FONT, Box, draw_boxes, legend
 

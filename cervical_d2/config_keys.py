@@ -1,0 +1,83 @@
+"""Every configuration key of ours, in one table, and the defaults of Detectron2's that we change."""
+
+from typing import Any, NamedTuple
+
+
+class Key(NamedTuple):
+    """One configuration key: its default, what it means and in which unit, and the allowed values if they are few."""
+
+    name: str
+    default: Any
+    meaning: str
+    choices: tuple[Any, ...] = ()
+
+
+KEYS = (
+    Key("INPUT.RANDOM_ROT90", False, "rotate by 0, 90, 180 or 270 degrees, each with probability 1/4"),
+    Key(
+        "INPUT.RANDOM_ROTATION",
+        0.0,
+        "rotate by an angle in +- so many degrees, up to 180; boxes turn as ellipses",
+    ),
+    Key("INPUT.STAIN_JITTER", 0.0, "scale the density of each stain by 1 +- so much, up to 1, and shift it a little"),
+    Key("INPUT.BRIGHTNESS", 0.0, "multiply by a factor in 1 +- so much, up to 1"),
+    Key("INPUT.DEFOCUS", 0.0, "defocus half of the images: largest radius in px, up to 20"),
+    Key("INPUT.BLUR", 0.0, "blur half of the images: largest sigma of a Gaussian in px, up to 20"),
+    Key("INPUT.JPEG_QUALITY", 0, "compress with a quality from so much, 1 to 100, to 100; 0: not at all"),
+    Key(
+        "INPUT.RESIZE_ROUNDING",
+        "detectron2",
+        "detectron2 scales in two steps, mmdetection once, which rounds otherwise for some sizes",
+        ("detectron2", "mmdetection"),
+    ),
+    Key("INPUT.RESIZE_BY", "pillow", "pillow averages the pixels that it skips, opencv does not", ("pillow", "opencv")),
+    Key("INPUT.MIN_BOX", 0.0, "boxes narrower or lower, in px of their image, are not learned; mmdetection: 1"),
+    Key("INPUT.MIN_VISIBLE", 0.0, "share of a cell that crop and rotation must leave in view; of less none is learned"),
+    Key(
+        "MODEL.BACKBONE.FREEZE_STAGES",
+        (),
+        "stages that are not trained, such as (stem, res2), in place of FREEZE_AT; empty: FREEZE_AT counts",
+    ),
+    Key("MODEL.CHANNELS_LAST", False, "keep activations as NHWC in memory; the same numbers, often faster"),
+    Key("MODEL.RETINANET.BBOX_REG_LOSS_WEIGHT", 1.0, "factor of the box loss; MODEL.RPN and ROI_BOX_HEAD have one"),
+    Key("MODEL.RETINANET.P7_RELU", True, "P7 is made of relu(P6), as Detectron2 does; False: of P6, as mmdetection"),
+    Key(
+        "MODEL.UNLABELED_SCORE",
+        0.0,
+        "background that the model scores this high is not punished: for sparsely labeled sets; 0: all is",
+    ),
+    Key("SOLVER.MAX_EPOCHS", 0.0, "length of the training in epochs; 0: SOLVER.MAX_ITER counts"),
+    Key("SOLVER.EPOCH_STEPS", (), "epochs after which the learning rate drops; empty: SOLVER.STEPS counts"),
+    Key("SOLVER.REFERENCE_BATCH", 0, "images per batch for which BASE_LR and the iterations are meant; 0: as given"),
+    Key("SOLVER.ACCUMULATE", 1, "parts of a batch that pass through the model one after the other, to save memory"),
+    Key("SOLVER.CLIP_NORM", 0.0, "largest norm of all gradients together; 0: any. CLIP_GRADIENTS clips each tensor's"),
+    Key("SOLVER.EMA_DECAY", 0.0, "evaluate and keep the moving average of the weights, 0.999 say; 0: none"),
+    Key("SOLVER.CHECKPOINT_KEEP", 3, "numbered checkpoints to keep, model_best and model_final beside them; 0: all"),
+    Key(
+        "SOLVER.AMP.DTYPE",
+        "auto",
+        "auto: float16 on CUDA, bfloat16 on a CPU that has it",
+        ("auto", "float16", "bfloat16"),
+    ),
+    Key("TEST.EVAL_EPOCHS", 0.0, "epochs between evaluations; 0: TEST.EVAL_PERIOD (iterations) counts"),
+    Key(
+        "TEST.BEST_METRIC",
+        "bbox/AP50",
+        "scalar that model_best.pth maximizes; one with 'loss' in it is minimized",
+    ),
+    Key(
+        "TEST.EARLY_STOP_PATIENCE",
+        0,
+        "evaluations without a better BEST_METRIC after which to stop; 0: never",
+    ),
+    Key("TEST.SCORE", 0.5, "score from which a detection counts in figures at one threshold, and is shown"),
+    Key("TEST.SEVERITY", "", "YAML file of lesions and costs, as cervical_d2/evaluation/severity.yaml; empty: that"),
+    Key("TEST.REPORT", False, "write OUTPUT_DIR/report, the page of tools/report.py, after training and --eval-only"),
+    Key("TEST.VAL_LOSS", True, "compute the losses on the first test split at each evaluation"),
+)
+
+# Where our defaults differ from upstream's, and why.
+DEFAULTS = {
+    "SEED": 0,  # every run can be repeated; -1 draws a seed and writes it into the run's config
+    "DATALOADER.FILTER_EMPTY_ANNOTATIONS": False,  # fields without an abnormal cell are most of a smear
+}

@@ -1,0 +1,189 @@
+"""Frozen stages, norms whose statistics stay, and the numbers of trainable parameters that the paper prints."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import command
+from detectron2.layers import FrozenBatchNorm2d, ShapeSpec
+from detectron2.modeling import build_backbone, build_model
+from detectron2.solver import build_optimizer
+from torch import nn
+
+from cervical_d2.config import load_config, set_num_classes
+from cervical_d2.engine.parameters import trainable
+from cervical_d2.engine.setup import prepare
+from cervical_d2.errors import UserError
+from cervical_d2.modeling.freezing import freeze_stages, stages_of
+from cervical_d2.modeling.norm import EvalBN, with_eval_norm
+
+# Xu et al. 2022, Tables 5 and 6: trainable parameters in millions, as PAPERS.md has them from 11 classes.
+STAGES = ("stem", "res2", "res3", "res4", "res5")
+PRINTED = {
+    50: [41.399, 41.390, 41.174, 39.955, 32.856, 17.891],
+    101: [60.392, 60.382, 60.166, 58.947, 32.856, 17.891],
+}
+ALONE = {"res3": 40.17, "res4": 34.29, "res5": 26.43}  # frozen beside the stem, ResNet-50
+SMALL = ("MODEL.RESNETS.DEPTH", 18, "MODEL.RESNETS.RES2_OUT_CHANNELS", 64, "MODEL.DEVICE", "cpu")
+OURS = ("MODEL.BACKBONE.NAME", "build_cervical_resnet_fpn_backbone", "MODEL.RESNETS.NORM", "EvalBN")
+
+
+def config(*options):
+    cfg = load_config("faster_rcnn_R_50_FPN.yaml", [str(word) for word in (*OURS, *options)])
+    set_num_classes(cfg, 11)
+    return cfg
+
+
+def backbone(*options):
+    return build_backbone(config(*SMALL, *options), ShapeSpec(channels=3))
+
+
+def norms(module):
+    return [child for child in module.modules() if isinstance(child, nn.BatchNorm2d | FrozenBatchNorm2d)]
+
+
+@pytest.mark.parametrize("depth", [50, 101])
+def test_trainable_parameters_are_those_of_tables_5_and_6(depth):
+    model = build_model(config("MODEL.RESNETS.DEPTH", depth, "MODEL.BACKBONE.FREEZE_AT", 0, "MODEL.DEVICE", "cpu"))
+    backbone, rest = model.backbone.bottom_up, trainable(model) - trainable(model.backbone.bottom_up)
+
+    def millions(stages):
+        frozen = copy.deepcopy(backbone)
+        freeze_stages(frozen, stages)
+        return (rest + trainable(frozen)) / 1e6
+
+    assert [millions(STAGES[:count]) for count in range(6)] == pytest.approx(PRINTED[depth], abs=0.0006)
+    if depth == 50:
+        found = {stage: millions(("stem", stage)) for stage in ALONE}
+        assert found == pytest.approx(ALONE, abs=0.006)
+
+
+def test_the_tool_ends_with_the_number(tmp_path: Path):
+    stages = ("MODEL.BACKBONE.FREEZE_STAGES", "('stem', 'res2')")
+    run = command("tools/count_parameters.py", "--config-file", "faster_rcnn_R_50_FPN.yaml", *OURS, *stages)
+    assert run.stdout.splitlines()[-1] == "trainable: 41.17 M", run.stderr
+    wrong = command("tools/count_parameters.py", "--config-file", "faster_rcnn_R_50_FPN.yaml", *OURS,
+                    "MODEL.BACKBONE.FREEZE_STAGES", "('res6',)")  # fmt: skip
+    assert wrong.returncode == 2
+    assert wrong.stderr.splitlines()[-1] == (
+        "error: MODEL.BACKBONE.FREEZE_STAGES: no stage 'res6'; there are stem, res2, res3, res4, res5"
+    )
+
+
+def step(model, image):
+    """One step of plain gradient descent on the sum of all outputs, in training mode."""
+    model.train()
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.01)
+    sum(output.square().mean() for output in model(image).values()).backward()
+    optimizer.step()
+
+
+@pytest.mark.parametrize("norm", ["EvalBN", "BN"])
+@pytest.mark.parametrize("stages", [("stem", "res2"), ("res4",), ("stem", "res3", "res5")])
+def test_only_the_named_stages_stay(norm, stages):
+    torch.manual_seed(0)
+    model = backbone("MODEL.RESNETS.NORM", norm, "MODEL.BACKBONE.FREEZE_STAGES", stages)
+    bottom_up = model.bottom_up
+    before = {name: copy.deepcopy(getattr(bottom_up, name).state_dict()) for name in STAGES}
+    step(model, torch.rand(2, 3, 64, 64))
+    for name in STAGES:
+        after = getattr(bottom_up, name).state_dict()
+        assert after.keys() == before[name].keys()
+        changed = {key.rsplit(".", 1)[-1] for key in after if not torch.equal(after[key], before[name][key])}
+        if name in stages:
+            assert changed == set()
+        else:
+            statistics = {"running_mean", "running_var", "num_batches_tracked"}
+            assert changed & {"weight", "bias"} == {"weight", "bias"}
+            assert changed & statistics == (statistics if norm == "BN" else set())
+    assert all(parameter.requires_grad for name, parameter in model.named_parameters() if "bottom_up" not in name)
+
+
+def test_eval_norm_normalizes_by_its_statistics_and_trains_the_rest():
+    torch.manual_seed(0)
+    norm = with_eval_norm(nn.Sequential(nn.BatchNorm2d(4)))[0]
+    assert type(norm) is EvalBN
+    norm.running_mean.uniform_(-1, 1)
+    norm.running_var.uniform_(0.5, 2)
+    nn.init.uniform_(norm.weight)
+    nn.init.uniform_(norm.bias)
+    x = torch.rand(2, 4, 5, 5)
+    mean, var = norm.running_mean.clone(), norm.running_var.clone()
+    expected = (x - mean[:, None, None]) / (var[:, None, None] + 1e-5).sqrt()
+    expected = expected * norm.weight[:, None, None] + norm.bias[:, None, None]
+    out = norm.train()(x)
+    torch.testing.assert_close(out, expected)
+    out.sum().backward()
+    assert norm.weight.grad.abs().min() > 0
+    assert torch.equal(norm.running_mean, mean)
+    assert int(norm.num_batches_tracked) == 0
+
+
+def test_eval_norm_keeps_parameters_statistics_and_names():
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4, eps=1e-3))
+    plain(torch.rand(8, 3, 4, 4))  # so that its statistics are its own
+    changed = with_eval_norm(copy.deepcopy(plain))
+    assert changed.state_dict().keys() == plain.state_dict().keys()
+    x = torch.rand(2, 3, 4, 4)
+    torch.testing.assert_close(changed.train()(x), plain.eval()(x), rtol=0, atol=0)
+
+
+def test_weight_decay_of_norms_is_the_configs():
+    cfg = config(*SMALL, "MODEL.BACKBONE.FREEZE_AT", 0, "SOLVER.WEIGHT_DECAY", 0.01, "SOLVER.WEIGHT_DECAY_NORM", 0.002)
+    model = nn.ModuleDict({"backbone": build_backbone(cfg, ShapeSpec(channels=3))})
+    groups = build_optimizer(cfg, model).param_groups
+    decay = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+    found = norms(model)
+    assert len(found) == 20
+    assert {decay[id(p)] for norm in found for p in norm.parameters()} == {0.002}
+    assert {decay[id(p)] for name, p in model.named_parameters() if name.endswith("conv1.weight")} == {0.01}
+
+
+def test_frozen_at_counts_where_no_stage_is_named():
+    model = backbone("MODEL.BACKBONE.FREEZE_AT", 2)
+    kinds = {name: {type(norm) for norm in norms(getattr(model.bottom_up, name))} for name in STAGES}
+    assert kinds == {name: {FrozenBatchNorm2d if name in ("stem", "res2") else EvalBN} for name in STAGES}
+    assert stages_of(model.bottom_up) == list(STAGES)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("MODEL.RESNETS.NORM", "EvalBN"), "does not know MODEL.RESNETS.NORM EvalBN; use build_cervical_resnet_fpn"),
+        (("MODEL.BACKBONE.FREEZE_STAGES", "('stem',)"), r"does not know MODEL.BACKBONE.FREEZE_STAGES \('stem',\)"),
+    ],
+)
+def test_a_backbone_that_does_not_know_them_is_refused(tiny: Path, options, message):
+    cfg = load_config(str(tiny / "config.yaml"), options)
+    with pytest.raises(UserError, match=message):
+        prepare(cfg)
+
+
+def test_retinanet_has_them_too():
+    cfg = load_config("retinanet_R_50_FPN.yaml", [
+        "MODEL.BACKBONE.NAME", "build_cervical_retinanet_resnet_fpn_backbone", "MODEL.RESNETS.NORM", "EvalBN",
+        "MODEL.BACKBONE.FREEZE_STAGES", "('stem', 'res3')", *map(str, SMALL),
+    ])  # fmt: skip
+    bottom_up = build_backbone(cfg, ShapeSpec(channels=3)).bottom_up
+    frozen = {name for name in STAGES if not any(p.requires_grad for p in getattr(bottom_up, name).parameters())}
+    assert frozen == {"stem", "res3"}
+
+
+def test_p7_of_p6_itself_by_switch():
+    names = ("MODEL.BACKBONE.NAME", "build_cervical_retinanet_resnet_fpn_backbone", *map(str, SMALL))
+    torch.manual_seed(0)
+    plain, upstream = (
+        build_backbone(load_config("retinanet_R_50_FPN.yaml", [*names, "MODEL.RETINANET.P7_RELU", value]),
+                       ShapeSpec(channels=3)).eval()
+        for value in ("False", "True")
+    )  # fmt: skip
+    plain.load_state_dict(upstream.state_dict())  # the same names
+    image = torch.rand(1, 3, 128, 128)
+    found = [model(image) for model in (plain, upstream)]
+    torch.testing.assert_close(found[0]["p6"], found[1]["p6"], rtol=0, atol=0)
+    p6, p7 = found[0]["p6"], plain.top_block.p7
+    torch.testing.assert_close(found[0]["p7"], p7(p6))
+    torch.testing.assert_close(found[1]["p7"], p7(p6.relu()))
+    assert not torch.allclose(found[0]["p7"], found[1]["p7"])

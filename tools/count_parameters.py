@@ -1,0 +1,47 @@
+#!/usr/bin/env python
+"""Count the parameters of a config's model, by module and by stage: tools/count_parameters.py --config-file FILE.
+
+Needs no data: the number of classes is that of DATASETS.TRAIN's description. The last line is `trainable: 41.17 M`.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Answers --help without importing torch."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--config-file", required=True, metavar="FILE", help="a path, or quick/demo.yaml"
+    )
+    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="overrides of config keys")
+    return parser.parse_args(argv)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Build on the CPU, count, tell."""
+    from detectron2.modeling import build_model
+
+    from cervical_d2.config import load_config, set_num_classes
+    from cervical_d2.data.registry import class_names, resolve
+    from cervical_d2.engine.parameters import parameter_table, trainable
+
+    cfg = load_config(args.config_file, args.opts)
+    names = class_names([resolve(name) for name in cfg.DATASETS.TRAIN])
+    set_num_classes(cfg, len(names))
+    cfg.MODEL.DEVICE = "cpu"
+    model = build_model(cfg)
+    print(f"{len(names)} classes\n{parameter_table(model)}\n\ntrainable: {trainable(model) / 1e6:.2f} M")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit status: 0, or 2 for a user's mistake."""
+    args = parse_args(argv)
+    from cervical_d2.errors import run_main
+
+    return run_main(lambda: run(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
