@@ -154,3 +154,11 @@ def test_a_users_table_of_severities_counts(tiny: Path, found: Path):
     path, notes = write_report(dataset(tiny), [Evaluated("m", found)], tiny / "r", OPTIONS._replace(severity=table))
     assert notes == [f"{table}: no grade for ascus, which counts as a lesion of grade 1"]
     assert os.fspath(path) == os.fspath(tiny / "r/index.html")
+
+
+def test_a_region_to_ignore_is_shown_once(tiny: Path, found: Path):
+    (tiny / "map.yaml").write_text("classes: [hsil, {other: [lsil]}]\nignore: [ascus]\n")
+    name = resolve(f"{tiny / 'data.yaml'}:val@{tiny / 'map.yaml'}")
+    images = gallery_of(write_report(name, [Evaluated("m", found)], tiny / "r", OPTIONS)[0].read_text())["images"]
+    # Each image but the first has an ascus and an hsil.
+    assert [sorted(row[4] for row in image["truth"]) for image in images] == [[], [-1, 0], [-1, 0]]
