@@ -163,7 +163,7 @@ def test_a_name_that_two_images_share_is_none(tiny: Path):
     records = [{"file_name": f"/{folder}/x.png", "image_id": folder} for folder in ("a", "b")]
     path = tiny / "found.json"
     path.write_text(json.dumps([{**ROW, "image_id": "x.png"}]))
-    with pytest.raises(UserError, match="entry 0: no image 'x.png'"):
+    with pytest.raises(UserError, match=r"entry 0: no image 'x\.png'"):
         read_predictions(path, name, records, {"a": 0, "b": 1})
     path.write_text(json.dumps([{**ROW, "image_id": "b"}]))
     assert read_predictions(path, name, records, {"a": 0, "b": 1}).detections.image.tolist() == [1]
