@@ -34,13 +34,37 @@ KEYS = (
     Key("INPUT.MIN_BOX", 0.0, "boxes narrower or lower, in px of their image, are not learned; mmdetection: 1"),
     Key("INPUT.MIN_VISIBLE", 0.0, "share of a cell that crop and rotation must leave in view; of less none is learned"),
     Key(
+        "MODEL.ANCHOR_GENERATOR.PADDED",
+        True,
+        "anchors in the padding of the batch are background; False: only in an image's own, to a multiple of 32 px",
+    ),
+    Key(
         "MODEL.BACKBONE.FREEZE_STAGES",
         (),
         "stages that are not trained, such as (stem, res2), in place of FREEZE_AT; empty: FREEZE_AT counts",
     ),
     Key("MODEL.CHANNELS_LAST", False, "keep activations as NHWC in memory; the same numbers, often faster"),
+    Key(
+        "MODEL.CLAMP_DELTAS",
+        "above",
+        "a side is decoded to at most 1000 / 16 times its anchor's; both: to at least 16 / 1000 too, as mmdetection",
+        ("above", "both"),
+    ),
     Key("MODEL.RETINANET.BBOX_REG_LOSS_WEIGHT", 1.0, "factor of the box loss; MODEL.RPN and ROI_BOX_HEAD have one"),
+    Key(
+        "MODEL.RETINANET.LOSS_NORMALIZER",
+        "average",
+        "losses over the moving average of the positive anchors, as Detectron2, or those of the batch, as mmdetection",
+        ("average", "batch"),
+    ),
     Key("MODEL.RETINANET.P7_RELU", True, "P7 is made of relu(P6), as Detectron2 does; False: of P6, as mmdetection"),
+    Key(
+        "MODEL.RPN.LOSS_NORMALIZER",
+        "slots",
+        "losses over the anchors that were to be sampled, as Detectron2, or over those that were, as mmdetection",
+        ("slots", "samples"),
+    ),
+    Key("MODEL.RPN.LOW_QUALITY_FLOOR", 0.0, "IoU without which a cell's best anchor is not positive; mmdetection: 0.3"),
     Key(
         "MODEL.UNLABELED_SCORE",
         0.0,

@@ -11,6 +11,7 @@ from detectron2.utils import comm
 from torch import Tensor
 
 from cervical_d2.modeling.box_regression import UPSTREAM_LOSS, dense_box_loss_sum
+from cervical_d2.modeling.parity import alike, at_least_one_each, box_transform, labels_and_boxes
 from cervical_d2.modeling.unlabeled import Leniency
 from cervical_d2.structures import in_ignore_region
 
@@ -21,7 +22,9 @@ from cervical_d2.structures import in_ignore_region
 class CervicalRetinaNet(RetinaNet):
     """`RetinaNet` that learns no background from ignore regions, nor, if asked, from likely unlabeled cells.
 
-    `box_reg_loss_type`: a name of `BOX_LOSSES`; `box_reg_loss_weight`: its factor, for which upstream has no key here.
+    `box_reg_loss_type`: a name of `BOX_LOSSES`; `box_reg_loss_weight`: its factor, for which upstream has no key here;
+    `loss_normalizer`: "average", the moving average of the number of positive anchors, or "batch", the number in the
+    batch; `padded_anchors`: whether anchors in the padding of the batch are background to be learned.
     """
 
     @configurable
@@ -31,23 +34,33 @@ class CervicalRetinaNet(RetinaNet):
         leniency: Leniency,
         box_reg_loss_type: str = UPSTREAM_LOSS,
         box_reg_loss_weight: float = 1.0,
+        loss_normalizer: str = "average",
+        padded_anchors: bool = True,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.leniency = leniency
         self.box_loss, self.box_loss_weight = box_reg_loss_type, box_reg_loss_weight
-        self.divisor = 1.0
+        self.by_batch, self.padded_anchors = loss_normalizer == "batch", padded_anchors
+        self.positives, self.divisor = 1, 1.0
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         """Upstream's arguments and ours."""
-        ours = {"leniency": Leniency.from_config(cfg), "box_reg_loss_weight": cfg.MODEL.RETINANET.BBOX_REG_LOSS_WEIGHT}
+        ours = {
+            "leniency": Leniency.from_config(cfg),
+            "box2box_transform": box_transform(cfg, cfg.MODEL.RETINANET.BBOX_REG_WEIGHTS),
+            "box_reg_loss_weight": cfg.MODEL.RETINANET.BBOX_REG_LOSS_WEIGHT,
+            "loss_normalizer": cfg.MODEL.RETINANET.LOSS_NORMALIZER,
+            "padded_anchors": cfg.MODEL.ANCHOR_GENERATOR.PADDED,
+        }
         return {**super().from_config(cfg), **ours}
 
     @torch.no_grad()
     def label_anchors(self, anchors: list[Boxes], gt_instances: list[Instances]) -> tuple[list[Tensor], list[Tensor]]:
         """Labels (R,) and matched boxes (R, 4) for each image."""
-        labels, boxes = super().label_anchors(anchors, gt_instances)
+        label_anchors = super().label_anchors
+        labels, boxes = labels_and_boxes(label_anchors, anchors, gt_instances, self.padded_anchors)
         every = Boxes.cat(anchors)
         for label, truth in zip(labels, gt_instances, strict=True):
             label[(label == self.num_classes) & in_ignore_region(every, truth)] = -1
@@ -68,12 +81,13 @@ class CervicalRetinaNet(RetinaNet):
         label = torch.stack(gt_labels)
         likeliest = torch.cat([logits.detach().max(dim=2).values for logits in pred_logits], dim=1).sigmoid()
         label = label.masked_fill(self.leniency.spares(likeliest, label == self.num_classes), -1)
+        foreground = (label >= 0) & (label != self.num_classes)
+        self.positives = at_least_one_each(foreground)
         # Compiled, upstream's focal loss is recompiled in its first calls and then rounds otherwise, so that a resumed
         # run would differ from one that never stopped.
         with torch.jit.optimized_execution(False):
             losses = super().losses(anchors, pred_logits, list(label), pred_anchor_deltas, gt_boxes)
         if self.box_loss != UPSTREAM_LOSS:
-            foreground = (label >= 0) & (label != self.num_classes)
             total = dense_box_loss_sum(
                 self.box_loss, self.box2box_transform, anchors, pred_anchor_deltas, gt_boxes, foreground
             )
@@ -87,7 +101,9 @@ class CervicalRetinaNet(RetinaNet):
         Upstream asks once for each call of `losses`, which finds the answer in `divisor`.
         """
         self.divisor = value
-        if torch.is_grad_enabled():
+        if self.by_batch:
+            self.divisor = alike(self.positives)
+        elif torch.is_grad_enabled():
             total = sum(comm.all_gather(value))
             self.divisor = super()._ema_update(name, total, initial_value, momentum) / comm.get_world_size()
         return self.divisor

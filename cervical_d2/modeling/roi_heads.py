@@ -13,6 +13,7 @@ from detectron2.utils.events import EventStorage, get_event_storage
 from torch import Tensor
 
 from cervical_d2.modeling.box_regression import UPSTREAM_LOSS, box_loss_sum
+from cervical_d2.modeling.parity import box_transform
 from cervical_d2.modeling.unlabeled import Leniency
 from cervical_d2.randomness import Stream, torch_seeded
 from cervical_d2.structures import ignore_regions, in_ignore_region, sampling_seed
@@ -34,7 +35,11 @@ class CervicalOutputLayers(FastRCNNOutputLayers):
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
         """Upstream's arguments and ours."""
-        return {**super().from_config(cfg, input_shape), "leniency": Leniency.from_config(cfg)}
+        ours = {
+            "leniency": Leniency.from_config(cfg),
+            "box2box_transform": box_transform(cfg, cfg.MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS),
+        }
+        return {**super().from_config(cfg, input_shape), **ours}
 
     def losses(self, predictions: tuple[Tensor, Tensor], proposals: list[Instances]) -> dict[str, Tensor]:
         """`predictions`: scores (R, K + 1) and deltas; a spared sample is as if it had not been drawn."""

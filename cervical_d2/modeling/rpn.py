@@ -9,6 +9,7 @@ from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
 from cervical_d2.modeling.box_regression import UPSTREAM_LOSS, dense_box_loss_sum
+from cervical_d2.modeling.parity import RPN_NORMALIZERS, FlooredMatcher, box_transform, labels_and_boxes
 from cervical_d2.modeling.unlabeled import Leniency
 from cervical_d2.randomness import Stream, torch_seeded
 from cervical_d2.structures import in_ignore_region, sampling_seed
@@ -20,26 +21,46 @@ from cervical_d2.structures import in_ignore_region, sampling_seed
 class CervicalRPN(RPN):
     """`RPN` that learns no background from ignore regions, nor, if asked, from likely unlabeled cells.
 
-    `box_reg_loss_type`: a name of `BOX_LOSSES`.
+    `box_reg_loss_type`: a name of `BOX_LOSSES`; `loss_normalizer`: one of `RPN_NORMALIZERS`; `padded_anchors`: whether
+    anchors in the padding of the batch are background to be learned.
     """
 
     @configurable
-    def __init__(self, *, leniency: Leniency, box_reg_loss_type: str = UPSTREAM_LOSS, **kwargs: Any):
+    def __init__(
+        self,
+        *,
+        leniency: Leniency,
+        box_reg_loss_type: str = UPSTREAM_LOSS,
+        loss_normalizer: str = "slots",
+        padded_anchors: bool = True,
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
         self.leniency = leniency
-        self.box_loss = box_reg_loss_type
+        self.box_loss, self.normalizer = box_reg_loss_type, RPN_NORMALIZERS[loss_normalizer]
+        self.padded_anchors = padded_anchors
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: Any) -> dict[str, Any]:
         """Upstream's arguments and ours."""
-        return {**super().from_config(cfg, input_shape), "leniency": Leniency.from_config(cfg)}
+        rpn = cfg.MODEL.RPN
+        ours = {
+            "leniency": Leniency.from_config(cfg),
+            "box2box_transform": box_transform(cfg, rpn.BBOX_REG_WEIGHTS),
+            "loss_normalizer": rpn.LOSS_NORMALIZER,
+            "padded_anchors": cfg.MODEL.ANCHOR_GENERATOR.PADDED,
+        }
+        if rpn.LOW_QUALITY_FLOOR:
+            ours["anchor_matcher"] = FlooredMatcher(rpn.IOU_THRESHOLDS, rpn.IOU_LABELS, rpn.LOW_QUALITY_FLOOR)
+        return {**super().from_config(cfg, input_shape), **ours}
 
     @torch.no_grad()
     def label_and_sample_anchors(
         self, anchors: list[Boxes], gt_instances: list[Instances]
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Labels (R,) and matched boxes (R, 4) for each image; ignore regions are set aside before the sampling."""
-        labels, boxes = super().label_and_sample_anchors(anchors, gt_instances)
+        label_anchors = super().label_and_sample_anchors
+        labels, boxes = labels_and_boxes(label_anchors, anchors, gt_instances, self.padded_anchors)
         every = Boxes.cat(anchors)
         for label, truth in zip(labels, gt_instances, strict=True):
             label[(label == 0) & in_ignore_region(every, truth)] = -1
@@ -63,11 +84,14 @@ class CervicalRPN(RPN):
         label = torch.stack(gt_labels)
         spared = self.leniency.spares(torch.cat(pred_objectness_logits, dim=1).sigmoid(), label == 0)
         label = label.masked_fill(spared, -1)
+        slots = self.batch_size_per_image * len(label)
+        divisor = self.normalizer(label, slots)
         losses = super().losses(anchors, pred_objectness_logits, list(label), pred_anchor_deltas, gt_boxes)
+        losses = {name: loss * (slots / divisor) for name, loss in losses.items()}  # upstream divided by the slots
         if self.box_loss != UPSTREAM_LOSS:
             total = dense_box_loss_sum(
                 self.box_loss, self.box2box_transform, anchors, pred_anchor_deltas, gt_boxes, label == 1
             )
             weight = self.loss_weight.get("loss_rpn_loc", 1.0)
-            losses["loss_rpn_loc"] = total / (self.batch_size_per_image * len(label)) * weight
+            losses["loss_rpn_loc"] = total / divisor * weight
         return losses
