@@ -129,8 +129,8 @@ def test_torchvision_resnet_gives_the_same_features(tmp_path: Path, depth):
             module.running_var.uniform_(0.5, 2)
             module.weight.data.uniform_(0.5, 1.5)
             module.bias.data.normal_(0, 0.2)
-    layout, state = convert(theirs.state_dict(), "resnet.pth")
-    torch.save({"model": state}, tmp_path / "d2.pth")
+    converted = convert(theirs.state_dict(), "resnet.pth")
+    torch.save({"model": converted.state}, tmp_path / "d2.pth")
     cfg = load_config("faster_rcnn_R_50_FPN.yaml", ["MODEL.RESNETS.DEPTH", str(depth), "MODEL.DEVICE", "cpu"])
     if depth == 18:
         cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 64
@@ -143,12 +143,19 @@ def test_torchvision_resnet_gives_the_same_features(tmp_path: Path, depth):
         for stage in range(1, 5):
             x = getattr(theirs, f"layer{stage}")(x)
             torch.testing.assert_close(ours[f"res{stage + 1}"], x, rtol=1e-4, atol=1e-4 * x.abs().max().item())
-    assert layout.name == "torchvision classification ResNet"
+    assert converted.name == "torchvision classification ResNet"
+    assert converted.settings["MODEL.RESNETS.DEPTH"] == depth
 
 
 def test_foreign_layouts_are_refused_with_the_cure(tmp_path: Path):
     torch.save(torchvision.models.resnet18(weights=None).state_dict(), tmp_path / "tv.pth")
-    with pytest.raises(UserError, match=r"convert_checkpoint\.py .*tv\.pth"):
-        CervicalCheckpointer(Small()).load(str(tmp_path / "tv.pth"))
+    blobs = {f"{name}_{leaf}": np.ones(1) for name in ("res_conv1_bn", "res2_0_branch2a") for leaf in "sw"}
+    (tmp_path / "R-50.pkl").write_bytes(pickle.dumps(blobs))
+    torch.save({"meta": {"epoch": np.int64(3)}, "state_dict": {"a": torch.ones(1)}}, tmp_path / "mmdet.pth")
+    detector = ("backbone.body.layer1.0.conv1.weight", "rpn.head.cls_logits.weight")
+    torch.save({"model": {key: torch.ones(1) for key in detector}}, tmp_path / "detector.pth")
+    for name in ("tv.pth", "R-50.pkl", "mmdet.pth", "detector.pth"):
+        with pytest.raises(UserError, match=rf"convert_checkpoint\.py .*{name}"):
+            CervicalCheckpointer(Small()).load(str(tmp_path / name))
     with pytest.raises(UserError, match="of no known layout"):
         convert({"a": torch.ones(1)}, "x.pth")

@@ -1,7 +1,10 @@
 #!/usr/bin/env python
-"""Turn another library's weights into a Detectron2 checkpoint for MODEL.WEIGHTS; prints the input settings they want.
+"""Turn another library's weights into a Detectron2 checkpoint for MODEL.WEIGHTS.
 
-tools/convert_checkpoint.py resnet18.pth resnet18_d2.pth
+Prints the settings that belong to the weights as YAML (docs/weights.md lists the libraries):
+
+tools/convert_checkpoint.py fasterrcnn_resnet50_fpn_coco.pth coco.pth > coco.yaml
+tools/convert_checkpoint.py retinanet_r50_fpn_2x_coco.pth coco_r50.pth --backbone-only
 """
 
 import argparse
@@ -13,25 +16,40 @@ from pathlib import Path
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Answers --help without importing torch."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", metavar="SRC", help="a state dict, read without running code")
-    parser.add_argument("target", type=Path, metavar="DST", help="the checkpoint to write")
+    parser.add_argument("source", metavar="SRC", help="a checkpoint, read without running code")
+    parser.add_argument("target", type=Path, metavar="DST", help="the checkpoint to write, .pth")
+    parser.add_argument("--backbone-only", action="store_true", help="the ResNet alone: no pyramid, no heads")
+    told = parser.add_argument_group("what a file does not always tell")
+    styles = ("pytorch", "caffe", "resnext")
+    told.add_argument("--style", default="", choices=styles, help="RGB, stride in the 3x3; BGR, in the 1x1; BGR, 3x3")
+    told.add_argument("--bn-eps", type=float, help="what its BatchNorm added to the variance, 0 or 1e-5")
+    told.add_argument("--mmdet2", action="store_true", help="it is of mmdetection 2.x, whatever its metadata says")
     return parser.parse_args(argv)
 
 
 def run(args: argparse.Namespace) -> None:
     """Convert, write by rename, print the settings as YAML."""
+    import io
+
     import torch
 
     from cervical_d2.checkpoint.convert import convert
+    from cervical_d2.checkpoint.input_settings import as_yaml
     from cervical_d2.checkpoint.safe_load import load_file
+    from cervical_d2.checkpoint.source import Options
+    from cervical_d2.errors import UserError
+    from cervical_d2.files import write_bytes
 
-    layout, state = convert(load_file(args.source), args.source)
-    args.target.parent.mkdir(parents=True, exist_ok=True)
-    partial = args.target.with_suffix(".partial")
-    torch.save({"model": state}, partial)
-    partial.replace(args.target)
-    print(f"{args.source}: {layout.name}; {len(state)} tensors -> {args.target}", file=sys.stderr)
-    print(layout.settings, end="")
+    if args.target.suffix != ".pth" or args.target.is_dir():
+        raise UserError(f"{args.target}: a checkpoint to write ends in .pth")
+    options = Options(args.backbone_only, args.style, args.bn_eps, args.mmdet2)
+    converted = convert(load_file(args.source), args.source, options)
+    content = io.BytesIO()
+    torch.save({"model": converted.state}, content)
+    write_bytes(args.target, content.getvalue())
+    count = f"{len(converted.state)} tensors{' of the backbone' if args.backbone_only else ''}"
+    print(f"{args.source}: {converted.name}; {count} -> {args.target}", file=sys.stderr)
+    print(as_yaml(converted.settings, converted.notes), end="")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

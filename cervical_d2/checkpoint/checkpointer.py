@@ -11,6 +11,7 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from tabulate import tabulate
 
+from cervical_d2.checkpoint.convert import is_foreign
 from cervical_d2.checkpoint.safe_load import load_file
 from cervical_d2.errors import MachineError, UserError
 from cervical_d2.files import sync_folder
@@ -133,14 +134,13 @@ class CervicalCheckpointer(DetectionCheckpointer):
             )
         if "ema" in loaded and not to_go_on:
             loaded["model"] = loaded["ema"]["average"]  # what was evaluated
-        if filename.endswith(".pkl") and "model" not in loaded:
-            raise UserError(f"{filename}: no 'model' in it; only Detectron2's own .pkl files are read")
-        weights = loaded.get("model", loaded)
-        if "layer1.0.conv1.weight" in weights or "state_dict" in loaded:
+        if is_foreign(loaded):
             raise UserError(
                 f"{filename}: not in Detectron2's layout; convert it: "
                 f"python tools/convert_checkpoint.py {filename} OUT.pth"
             )
+        if filename.endswith(".pkl") and "model" not in loaded:
+            raise UserError(f"{filename}: no 'model' in it; only Detectron2's own .pkl files are read")
         return loaded if "model" in loaded else {"model": loaded}
 
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:

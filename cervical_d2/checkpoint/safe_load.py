@@ -1,9 +1,15 @@
 """Reading weight files without running code from them."""
 
+import codecs
+import contextlib
+import functools
 import pickle
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from cervical_d2.errors import UserError
@@ -17,6 +23,30 @@ NUMPY_GLOBALS = {
     ("_codecs", "encode"),  # how protocol 2 writes bytes
     ("collections", "OrderedDict"),
 }
+
+
+def _named(function: Callable[..., Any], module: str) -> Callable[..., Any]:
+    """`function` as the `module` that a file may ask for: numpy 2 has moved its own."""
+
+    @functools.wraps(function)
+    def alias(*args: Any) -> Any:
+        return function(*args)
+
+    alias.__module__ = module
+    return alias
+
+
+# The same for a `.pth`: mmdetection's metadata may hold numbers of numpy. No dtype of objects is among them.
+NUMPY_IN_TORCH = (
+    np.dtype,
+    np.ndarray,
+    *(type(np.dtype(code)) for code in "?bBhHiIlLqQefd"),
+    *(
+        _named(value.__reduce__()[0], f"numpy.{core}.multiarray")  # type: ignore[arg-type]
+        for value in (np.zeros(1), np.float64(0))
+        for core in ("core", "_core")
+    ),
+)
 
 
 class _NumpyUnpickler(pickle.Unpickler):
@@ -39,7 +69,10 @@ def load_file(path: str) -> dict[str, Any]:
             with open(path, "rb") as file:
                 loaded = _NumpyUnpickler(file, encoding="latin1").load()
         else:
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
+            # torch before 2.5 lets nothing be added; there such a file is refused.
+            allowing = getattr(torch.serialization, "safe_globals", lambda _: contextlib.nullcontext())
+            with allowing([*NUMPY_IN_TORCH, codecs.encode]):
+                loaded = torch.load(path, map_location="cpu", weights_only=True)
     except (
         pickle.UnpicklingError,
         RuntimeError,
@@ -49,7 +82,8 @@ def load_file(path: str) -> dict[str, Any]:
         AttributeError,
         KeyError,
     ) as error:
-        reason = str(error).strip().split("\n")[0][:160]
+        asked = re.search(r"(?:unsupported|global:) GLOBAL (\S+)", str(error))
+        reason = f"it asks for {asked[1]}" if asked else str(error).strip().split("\n")[0][:160]
         raise UserError(
             f"{path}: not a whole file of weights alone, refused ({reason}); copy it again, or export its state dict"
         ) from error
