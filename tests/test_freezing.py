@@ -17,14 +17,9 @@ from cervical_d2.engine.setup import prepare
 from cervical_d2.errors import UserError
 from cervical_d2.modeling.freezing import freeze_stages, stages_of
 from cervical_d2.modeling.norm import EvalBN, with_eval_norm
+from cervical_d2.papers.tables import read_paper
 
-# Xu et al. 2022, Tables 5 and 6: trainable parameters in millions, as PAPERS.md has them from 11 classes.
 STAGES = ("stem", "res2", "res3", "res4", "res5")
-PRINTED = {
-    50: [41.399, 41.390, 41.174, 39.955, 32.856, 17.891],
-    101: [60.392, 60.382, 60.166, 58.947, 32.856, 17.891],
-}
-ALONE = {"res3": 40.17, "res4": 34.29, "res5": 26.43}  # frozen beside the stem, ResNet-50
 SMALL = ("MODEL.RESNETS.DEPTH", 18, "MODEL.RESNETS.RES2_OUT_CHANNELS", 64, "MODEL.DEVICE", "cpu")
 OURS = ("MODEL.BACKBONE.NAME", "build_cervical_resnet_fpn_backbone", "MODEL.RESNETS.NORM", "EvalBN")
 
@@ -43,8 +38,8 @@ def norms(module):
     return [child for child in module.modules() if isinstance(child, nn.BatchNorm2d | FrozenBatchNorm2d)]
 
 
-@pytest.mark.parametrize("depth", [50, 101])
-def test_trainable_parameters_are_those_of_tables_5_and_6(depth):
+@pytest.mark.parametrize(("depth", "table", "numbers"), [(50, 5, 9), (101, 6, 6)])
+def test_trainable_parameters_are_those_that_the_paper_prints(depth, table, numbers):
     model = build_model(config("MODEL.RESNETS.DEPTH", depth, "MODEL.BACKBONE.FREEZE_AT", 0, "MODEL.DEVICE", "cpu"))
     backbone, rest = model.backbone.bottom_up, trainable(model) - trainable(model.backbone.bottom_up)
 
@@ -53,10 +48,12 @@ def test_trainable_parameters_are_those_of_tables_5_and_6(depth):
         freeze_stages(frozen, stages)
         return (rest + trainable(frozen)) / 1e6
 
-    assert [millions(STAGES[:count]) for count in range(6)] == pytest.approx(PRINTED[depth], abs=0.0006)
-    if depth == 50:
-        found = {stage: millions(("stem", stage)) for stage in ALONE}
-        assert found == pytest.approx(ALONE, abs=0.006)
+    printed = {tuple(row.facts["frozen"]): row.parameters for row in read_paper("xu2022").rows[table]}
+    assert len(printed) == numbers
+    assert {stages: millions(stages) for stages in printed} == pytest.approx(printed, abs=0.006)
+    whole = {stages: value for stages, value in printed.items() if round(value, 2) != value}
+    assert len(whole) >= 5  # printed with three decimals
+    assert {stages: millions(stages) for stages in whole} == pytest.approx(whole, abs=0.0006)
 
 
 def test_the_tool_ends_with_the_number(tmp_path: Path):

@@ -34,6 +34,7 @@ from cervical_d2.engine.schedule import resolve_schedule
 from cervical_d2.errors import UserError
 from cervical_d2.modeling.backbones import ADAPTED, EVAL_NORM
 from cervical_d2.modeling.box_losses import BOX_LOSSES
+from cervical_d2.papers.tables import how_to_get
 
 logger = logging.getLogger("detectron2.cervical_d2")
 
@@ -51,6 +52,7 @@ def prepare(cfg: CfgNode, *, train: bool = True, resume: bool = False) -> list[s
     _check_weights(cfg, train, resume)
     _check_names(cfg)
     _check_backbone(cfg)
+    _check_statistics(cfg)
     needed = cfg.DATASETS.TRAIN if train else cfg.DATASETS.TEST
     if not needed:
         raise UserError(
@@ -115,7 +117,7 @@ def _check_weights(cfg: CfgNode, train: bool, resume: bool) -> None:
     if not train and not weights and not resume:
         raise UserError("--eval-only needs MODEL.WEIGHTS FILE on the command line, or --resume for OUTPUT_DIR's last")
     if weights and "://" not in weights and not Path(weights).is_file():
-        raise UserError(f"{weights}: no such weights file; check MODEL.WEIGHTS")
+        raise UserError(f"{weights}: no such weights file; {how_to_get(weights) or 'check MODEL.WEIGHTS'}")
     if weights and "://" not in weights:
         load_file(weights)  # refused now if broken off or unsafe, before OUTPUT_DIR is made
     if train and not resume and (Path(cfg.OUTPUT_DIR) / "last_checkpoint").exists():
@@ -144,6 +146,14 @@ def _check_names(cfg: CfgNode) -> None:
             near = difflib.get_close_matches(value, known, n=1)
             question = f"did you mean {near[0]}? " if near else ""
             raise UserError(f"{key} {value!r} is unknown; {question}there are {', '.join(known)}")
+
+
+def _check_statistics(cfg: CfgNode) -> None:
+    if not (cfg.MODEL.PIXEL_MEAN and cfg.MODEL.PIXEL_STD):
+        raise UserError(
+            "MODEL.PIXEL_MEAN and PIXEL_STD are empty, as they are printed nowhere; compute and set them: "
+            f"tools/compute_mean_std.py --dataset NAME ({' '.join(cfg.DATASETS.TRAIN)} for the data's own)"
+        )
 
 
 def _check_backbone(cfg: CfgNode) -> None:

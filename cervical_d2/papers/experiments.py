@@ -1,0 +1,164 @@
+"""From a row of a paper's table to the trainings that repeat it, at the paper's size or at that of two CPU cores."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from detectron2.data import DatasetCatalog
+
+from cervical_d2.config import load_config
+from cervical_d2.errors import UserError
+from cervical_d2.papers.tables import Paper, Row, read_paper, read_weights
+from cervical_d2.report.pixels import pixel_statistics
+
+PAPERS = {"xu": "xu2022"}
+QUICK = {"bccd": "quick/bccd.yaml", "cric": "quick/cric.yaml", "demo": "quick/demo.yaml"}
+IOU_WEIGHT = 10.0  # of the losses of decoded boxes, as in the rows' own configs
+
+
+class Experiment(NamedTuple):
+    """A row that is trained: `options` are KEY, VALUE, ... on top of `config`."""
+
+    row: Row
+    config: str
+    options: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        return Path(str(self.row.config)).stem
+
+
+class Plan(NamedTuple):
+    """The `experiments` of a table, which of them is the baseline, and why other rows are left out, by label."""
+
+    paper: Paper
+    table: int
+    experiments: list[Experiment]
+    baseline: Experiment
+    left_out: dict[str, str]
+    floor: float
+
+
+def parse_table(text: str) -> tuple[Paper, int]:
+    """`xu:5`. Raises `UserError` for a paper or table that is not there."""
+    name, _, number = text.partition(":")
+    if name not in PAPERS or not number.isdigit():
+        raise UserError(f"{text}: name a paper ({', '.join(PAPERS)}) and a table, such as xu:5")
+    paper = read_paper(PAPERS[name])
+    if int(number) not in paper.rows:
+        raise UserError(f"{text}: {paper.title} has the tables {', '.join(map(str, paper.rows))}")
+    return paper, int(number)
+
+
+def make_plan(paper: Paper, table: int, labels: Sequence[str] = (), quick: str = "") -> Plan:
+    """Of the rows `labels`, by default all; the baseline is always among them.
+
+    `quick`: a name of `QUICK`, on whose data and at whose size the rows are trained. Rows that are the same there, such
+    as the depths of a ResNet, are trained once.
+    Raises:
+        UserError: no such row or quick data set.
+    """
+    rows = paper.rows[table]
+    known = [row.label for row in rows]
+    if unknown := [label for label in labels if label not in known]:
+        raise UserError(f"no row {unknown[0]!r} in table {table}; there are {'; '.join(known)}")
+    if quick and quick not in QUICK:
+        raise UserError(f"--quick {quick}: there are {', '.join(QUICK)}")
+    made: dict[tuple[str, ...], Experiment] = {}
+    left_out: dict[str, str] = {}
+    baseline = None
+    for row in rows:
+        options = quick_options(row, quick) if quick else ()
+        reason = row.not_ours or (options if isinstance(options, str) else "")
+        if reason:
+            left_out[row.label] = reason
+            continue
+        config = QUICK[quick] if quick else str(row.config)
+        key = (config, *options)
+        is_baseline = row.config == paper.baselines[table]
+        if key in made:
+            left_out[row.label] = f"the same as {made[key].row.label!r} at this size"
+        elif is_baseline or not labels or row.label in labels or quick:
+            made[key] = Experiment(row, config, tuple(options))
+        if is_baseline:
+            baseline = made[key]
+    if baseline is None:
+        raise UserError(f"table {table}: its baseline cannot be trained here ({paper.baselines[table]})")
+    chosen = [item for item in made.values() if item is baseline or not labels or item.row.label in labels]
+    floor = paper.floors[{"demo": "cervical_demo"}.get(quick, quick) or "comparison_detector"]
+    return Plan(paper, table, chosen, baseline, left_out, floor)
+
+
+def quick_options(row: Row, quick: str) -> tuple[str, ...] | str:
+    """What the facts of `row` change in the quick config, or why there is no quick version of it."""
+    facts = row.facts
+    if facts["architecture"] != "faster_rcnn":
+        return "the quick configs are of Faster R-CNN"
+    if facts["normalization"] == "coco":
+        return "COCO's images are not here"
+    cfg = load_config(QUICK[quick])
+    # Whatever a row starts from, at this size there are ImageNet's weights of a ResNet-18 alone.
+    weights = "" if facts["initialization"] == "none" else read_weights()["R_18_imagenet"].file
+    options: dict[str, Any] = {
+        "MODEL.BACKBONE.NAME": "build_cervical_resnet_fpn_backbone",
+        "MODEL.BACKBONE.FREEZE_AT": 0,
+        "MODEL.BACKBONE.FREEZE_STAGES": tuple(facts["frozen"]),
+        "MODEL.RESNETS.NORM": "EvalBN",
+        "MODEL.WEIGHTS": weights,
+        "MODEL.RPN.BBOX_REG_LOSS_TYPE": "l1",
+        "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE": facts["loss"],
+        "MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA": 1.0,
+        "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT": IOU_WEIGHT if facts["loss"] in ("iou", "giou") else 1.0,
+    }
+    if len(facts["sides"]) == 1:
+        options["INPUT.MIN_SIZE_TRAIN"] = (max(cfg.INPUT.MIN_SIZE_TRAIN),)
+    if facts["normalization"] == "self":
+        options |= _own_statistics(cfg.DATASETS.TRAIN[0], cfg.INPUT.FORMAT)
+    return tuple(str(word) for pair in options.items() for word in pair)
+
+
+def _own_statistics(dataset: str, image_format: str) -> dict[str, list[float]]:
+    found = pixel_statistics(DatasetCatalog.get(dataset), image_format)
+    return {"MODEL.PIXEL_MEAN": [round(value, 3) for value in found.mean],
+            "MODEL.PIXEL_STD": [round(value, 3) for value in found.std]}  # fmt: skip
+
+
+class Job(NamedTuple):
+    """One training."""
+
+    experiment: Experiment
+    seed: int
+    folder: Path
+
+    @property
+    def words(self) -> list[str]:
+        """Arguments of train_net.py."""
+        return ["--resume", "--config-file", self.experiment.config, "SEED", str(self.seed), "OUTPUT_DIR",
+                str(self.folder), *self.experiment.options]  # fmt: skip
+
+    def predictions(self, dataset: str) -> Path:
+        """The file of its last evaluation."""
+        return self.folder / "evaluation" / dataset / "predictions.json"
+
+    def done(self, dataset: str) -> bool:
+        """Whether it is trained and evaluated to the end."""
+        return (self.folder / "model_final.pth").is_file() and self.predictions(dataset).is_file()
+
+
+def jobs(plan: Plan, seeds: int, output: Path) -> list[Job]:
+    """Seed after seed, the baseline first, so that each row has its first result before any has its second."""
+    order = [plan.baseline, *(item for item in plan.experiments if item is not plan.baseline)]
+    return [Job(item, seed, output / item.name / f"seed{seed}") for seed in range(seeds) for item in order]
+
+
+def run_jobs(todo: Sequence[Job], dataset: str, train: Callable[[Job], int], tell: Callable[[str], None]) -> None:
+    """Train those that are not done. Raises `UserError` at the first that fails."""
+    for number, job in enumerate(todo, start=1):
+        what = f"{number}/{len(todo)} {job.experiment.row.label}, seed {job.seed}"
+        if job.done(dataset):
+            tell(f"{what}: done before")
+            continue
+        tell(f"{what}: training into {job.folder}")
+        if status := train(job):
+            raise UserError(f"{job.folder}: the training ended with status {status}; its log.txt says why")

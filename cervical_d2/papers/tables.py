@@ -1,0 +1,93 @@
+"""Reads the papers' tables and the table of weights beside this file."""
+
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+HERE = Path(__file__).parent
+OF_ROWS = {"label", "config", "printed", "parameters", "not_ours"}
+
+
+class Row(NamedTuple):
+    """An experiment: its figures as printed, in %, and the config (a name in configs/) that repeats it.
+
+    `facts`: what the config has to set. `parameters`: trainable ones in millions, where printed. A row whose `not_ours`
+    gives a reason has no config.
+    """
+
+    table: int
+    label: str
+    printed: dict[str, float]
+    config: str | None = None
+    facts: Mapping[str, Any] = {}
+    parameters: float | None = None
+    not_ours: str = ""
+
+
+class Paper(NamedTuple):
+    """`titles`, `rows` and the config of the `baselines` by the number of the table.
+
+    `floors`: the mAP that a baseline has to have, by the name of a data set. `same`: configs that are one experiment,
+    and resolve equal.
+    """
+
+    name: str
+    title: str
+    figures: list[str]
+    titles: dict[int, str]
+    rows: dict[int, list[Row]]
+    baselines: dict[int, str]
+    floors: dict[str, float]
+    same: list[list[str]]
+
+
+class Weights(NamedTuple):
+    """The `file` that configs name, whose it is, and the command that makes it of the published file."""
+
+    file: str
+    source: str
+    command: str
+
+
+@functools.cache
+def read_paper(name: str) -> Paper:
+    """The tables of the paper `name`, such as xu2022."""
+    spec = yaml.safe_load((HERE / f"{name}.yaml").read_text(encoding="utf-8"))
+    rows: dict[int, list[Row]] = {}
+    for number, table in spec["tables"].items():
+        common = {**spec["facts"], **table.get("facts", {})}
+        rows[number] = [_row(number, row, common, spec["figures"], name) for row in table["rows"]]
+    titles = {number: table["title"] for number, table in spec["tables"].items()}
+    same = [[f"{name}/{config}.yaml" for config in group] for group in spec["same"]]
+    baselines = {number: f"{name}/{table['baseline']}.yaml" for number, table in spec["tables"].items()}
+    return Paper(name, spec["title"], spec["figures"], titles, rows, baselines, spec["floors"], same)
+
+
+def _row(number: int, row: dict[str, Any], common: dict[str, Any], figures: list[str], name: str) -> Row:
+    facts = {**common, **{key: value for key, value in row.items() if key not in OF_ROWS}}
+    printed = dict(zip(figures, row["printed"], strict=True))
+    config = f"{name}/{row['config']}.yaml" if "config" in row else None
+    return Row(number, row["label"], printed, config, facts, row.get("parameters"), row.get("not_ours", ""))
+
+
+@functools.cache
+def read_weights() -> dict[str, Weights]:
+    """By name."""
+    spec = yaml.safe_load((HERE / "weights.yaml").read_text(encoding="utf-8"))
+    return {
+        name: Weights(entry["file"], entry["source"], _command(entry["file"], entry.get("options", "")))
+        for name, entry in spec.items()
+    }
+
+
+def _command(file: str, options: str) -> str:
+    return " ".join(["python tools/convert_checkpoint.py DOWNLOADED", file, *options.split()])
+
+
+def how_to_get(file: str) -> str:
+    """Whose the weights in `file` are and how to make it, empty for a file that no config of ours names."""
+    found = next((weights for weights in read_weights().values() if weights.file == file), None)
+    return f"it is {found.source}, downloaded and converted: {found.command}" if found else ""
