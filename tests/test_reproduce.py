@@ -1,0 +1,199 @@
+"""Repeating a table: which trainings that is, and what is told of them."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import command, real_data
+from test_predictions import rows_on_truth
+
+from cervical_d2.data.registry import resolve
+from cervical_d2.errors import UserError
+from cervical_d2.papers import experiments
+from cervical_d2.papers.experiments import Job, jobs, make_plan, parse_table, run_jobs
+from cervical_d2.papers.outcomes import document, markdown, outcomes, passed
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("xu", "name a paper"), ("yu:3", r"name a paper \(xu\)"), ("xu:2", "has the tables 3, 4, 5, 6, 7, 8, 9, 10, 11")],
+)
+def test_unknown_tables_are_refused(text, message):
+    with pytest.raises(UserError, match=message):
+        parse_table(text)
+
+
+def test_a_table_at_the_papers_size_is_its_rows_configs():
+    plan = make_plan(*parse_table("xu:5"))
+    assert len(plan.experiments) == 9
+    assert plan.baseline.row.label == "stem, 1st"
+    assert {item.options for item in plan.experiments} == {()}
+    assert plan.experiments[-1].config == "xu2022/table05_R_50_freeze_stem_res5.yaml"
+    assert (plan.floor, plan.left_out) == (50, {})
+
+
+def test_rows_of_other_methods_are_left_out_with_a_reason():
+    plan = make_plan(*parse_table("xu:11"))
+    assert list(plan.left_out) == ["ComparisonDetector"]
+    assert len(plan.experiments) == 4
+
+
+def test_some_rows_bring_their_baseline_and_unknown_ones_are_refused():
+    paper, table = parse_table("xu:5")
+    plan = make_plan(paper, table, ["stem, first 4"])
+    assert [item.row.label for item in plan.experiments] == ["stem, 1st", "stem, first 4"]
+    with pytest.raises(UserError, match="no row 'first 9' in table 5; there are none; stem; stem, 1st"):
+        make_plan(paper, table, ["first 9"])
+    with pytest.raises(UserError, match="--quick coco: there are bccd, cric, demo"):
+        make_plan(paper, table, quick="coco")
+
+
+def options(item):
+    return dict(zip(item.options[::2], item.options[1::2], strict=True))
+
+
+def test_quick_rows_change_what_the_paper_changes():
+    plan = make_plan(*parse_table("xu:8"), quick="bccd")
+    losses = [options(item)["MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE"] for item in plan.experiments]
+    assert losses == ["l1", "smooth_l1", "iou", "giou"]
+    assert [options(item)["MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT"] for item in plan.experiments] == [
+        "1.0", "1.0", "10.0", "10.0",
+    ]  # fmt: skip
+    rest = [{k: v for k, v in options(item).items() if "BBOX_REG_LOSS" not in k} for item in plan.experiments]
+    assert all(other == rest[0] for other in rest)
+    assert rest[0]["MODEL.WEIGHTS"] == "weights/R_18_imagenet.pth"
+    assert plan.floor == 60
+    five = make_plan(*parse_table("xu:5"), ["none", "stem, first 4"], quick="cric")
+    assert [options(item)["MODEL.BACKBONE.FREEZE_STAGES"] for item in five.experiments] == [
+        "()", "('stem', 'res2')", "('stem', 'res2', 'res3', 'res4', 'res5')",
+    ]  # fmt: skip
+
+
+def test_quick_rows_that_are_the_same_at_that_size_are_trained_once():
+    plan = make_plan(*parse_table("xu:3"), quick="bccd")
+    assert [item.row.label for item in plan.experiments] == ["R50, none", "R50, ImageNet"]
+    assert plan.baseline.row.label == "R50, ImageNet"  # in place of COCO's
+    assert plan.left_out["R50, COCO 1x"] == "the same as 'R50, ImageNet' at this size"
+    assert options(plan.experiments[0])["MODEL.WEIGHTS"] == ""
+    assert options(plan.baseline)["INPUT.MIN_SIZE_TRAIN"] == "(320,)"  # one scale, the largest
+
+
+@real_data
+def test_quick_statistics_are_the_datas_own_and_cocos_left_out(monkeypatch):
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(Path(__file__).parents[2] / "shared/data"))
+    plan = make_plan(*parse_table("xu:10"), quick="bccd")
+    assert [item.row.label for item in plan.experiments] == ["ImageNet", "self"]
+    # As tools/compute_mean_std.py prints for bccd_train.
+    assert options(plan.experiments[1])["MODEL.PIXEL_MEAN"] == "[188.008, 177.519, 182.28]"
+    assert plan.left_out == {"COCO": "COCO's images are not here"}
+
+
+def test_jobs_go_seed_by_seed_with_the_baseline_first(tmp_path: Path):
+    plan = make_plan(*parse_table("xu:8"), ["GIoU"])
+    todo = jobs(plan, 2, tmp_path)
+    assert [(job.experiment.row.label, job.seed) for job in todo] == [("L1", 0), ("GIoU", 0), ("L1", 1), ("GIoU", 1)]
+    assert todo[1].words == ["--resume", "--config-file", "xu2022/table08_R_50_giou.yaml", "SEED", "0", "OUTPUT_DIR",
+                             str(tmp_path / "table08_R_50_giou/seed0")]  # fmt: skip
+
+
+def finish(job: Job, dataset: str, rows) -> int:
+    """As if `job` had been trained, and found `rows`."""
+    path = job.predictions(dataset)
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(rows))
+    (job.folder / "model_final.pth").touch()
+    return 0
+
+
+def test_what_is_done_is_not_done_again_and_a_failure_stops(tmp_path: Path):
+    todo = jobs(make_plan(*parse_table("xu:8")), 1, tmp_path)
+    finish(todo[1], "d", [])
+    trained, told = [], []
+
+    def train(job):
+        trained.append(job.experiment.row.label)
+        return 3 if len(trained) == 2 else finish(job, "d", [])
+
+    with pytest.raises(UserError, match=r"table08_R_50_iou/seed0: the training ended with status 3"):
+        run_jobs(todo, "d", train, told.append)
+    assert trained == ["L1", "IoU"]
+    assert told[1] == "2/4 SmoothL1, seed 0: done before"
+    run_jobs(todo, "d", lambda job: finish(job, "d", []), told.append)
+    assert [line.split(": ")[1] for line in told[3:]][:3] == [
+        "done before",
+        "done before",
+        f"training into {todo[2].folder}",
+    ]
+
+
+def test_rows_are_told_beside_the_papers_with_means_over_seeds(tiny: Path):
+    dataset = resolve(f"{tiny / 'data.yaml'}:val")
+    plan = make_plan(*parse_table("xu:8"), ["GIoU"])
+    todo = jobs(plan, 2, tiny / "out")
+    every = rows_on_truth(tiny, 0.9)
+    # L1 finds all cells with both seeds; GIoU all with one, the first of the two classes' cells alone with the other.
+    for job, rows in zip(todo, (every, every, every, [row for row in every if row["category_id"] == 5]), strict=True):
+        finish(job, dataset, rows)
+    found = outcomes(plan, todo, dataset, 40)
+    assert [item.label for item in found] == ["L1", "GIoU"]
+    assert found[1].values["coco/mAP"] == pytest.approx([100, 50])
+    assert found[1].interval["coco/mAP"].value == pytest.approx(75)
+    assert found[1].difference["coco/mAP"].value == pytest.approx(-25)
+    assert found[0].difference["coco/mAP"] == pytest.approx((0, 0, 0))
+    assert found[1].values["agnostic/AP50"] == pytest.approx([100, 100 * 51 / 101])
+    text = markdown(plan, found, "", "COMMAND")
+    assert "| GIoU | 60.1 | 87.9 | 2 | 75.0 | " in text
+    assert "| 35.4 |" in text  # sd of 100 and 50
+    assert "| -25.0 |" in text
+    assert document(plan, found, "")["rows"][1]["values"]["coco/AR"] == pytest.approx([100, 50])
+
+
+def test_no_row_is_told_before_the_baseline_has_reached_its_floor(tiny: Path):
+    dataset = resolve(f"{tiny / 'data.yaml'}:val")
+    plan = make_plan(*parse_table("xu:8"), ["GIoU"])
+    todo = jobs(plan, 1, tiny / "out")
+    every = rows_on_truth(tiny, 0.9)
+    finish(todo[0], dataset, every[:1])  # one of two cells of a class, none of the other: 25
+    finish(todo[1], dataset, every)
+    found = outcomes(plan, todo, dataset, 5)
+    reached, told = passed(plan, found, "")
+    assert not reached
+    assert told == ("The baseline (L1) has a mAP of 25.2; its floor is 50. It is not reached, so no other row is "
+                    "reported.")  # fmt: skip
+    assert "| GIoU |" not in markdown(plan, found, "", "")
+    assert len(document(plan, found, "")["rows"]) == 1
+    # CRIC's floor is of all classes as one: one cell of four is found.
+    assert passed(plan._replace(floor=20), found, "cric")[0]
+    assert "AP50 of all classes as one of 25.7" in passed(plan, found, "cric")[1]
+
+
+def test_the_tool_trains_reports_and_goes_on(tiny: Path, monkeypatch, capfd):
+    import tools.reproduce as tool
+
+    config = (tiny / "config.yaml").read_text()
+    (tiny / "config.yaml").write_text(config.replace("MAX_ITER: 4", "MAX_ITER: 1") + "SEED: 0\n")
+    monkeypatch.setitem(experiments.QUICK, "tiny", str(tiny / "config.yaml"))
+    monkeypatch.setitem(parse_table("xu:8")[0].floors, "tiny", 0)
+    (tiny / "weights").mkdir()
+    torch.save({"model": {}}, tiny / "weights/R_18_imagenet.pth")
+    monkeypatch.chdir(tiny)
+    words = ["xu:8", "--quick", "tiny", "--rows", "GIoU", "--samples", "5", "--output", str(tiny / "out")]
+    monkeypatch.setattr("sys.argv", ["reproduce.py", *words])
+    assert tool.main(words) == 0
+    text = (tiny / "out/results.md").read_text()
+    assert "# Xu et al. 2022, Table 8: Box losses at the size of tiny" in text
+    assert "python tools/reproduce.py xu:8 --quick tiny" in text
+    assert "| L1 |" in text
+    assert "| GIoU |" in text
+    capfd.readouterr()
+    assert tool.main(words) == 0
+    assert capfd.readouterr().out.count("done before") == 2
+
+
+def test_help_needs_no_torch_and_bad_numbers_are_refused():
+    run = command("-X", "importtime", "tools/reproduce.py", "--help")
+    assert run.returncode == 0
+    assert "import torch" not in run.stderr
+    assert " torch\n" not in run.stderr
+    assert command("tools/reproduce.py", "xu:5", "--seeds", 0).returncode == 2

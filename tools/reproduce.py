@@ -1,0 +1,89 @@
+#!/usr/bin/env python
+"""Repeat a table of a paper: train its rows one after another, and put ours beside what is printed.
+
+tools/reproduce.py xu:5                                  # Table 5 of Xu et al. 2022, on ComparisonDetector
+tools/reproduce.py xu:8 --quick bccd --seeds 3           # its comparison at the size of two CPU cores
+tools/reproduce.py xu:5 --print slurm --num-gpus 2       # the lines that start the trainings elsewhere
+
+Goes on where it stopped, wherever the trainings ran. No row is reported before the baseline has reached its floor.
+"""
+
+import argparse
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+SCRIPT = Path(__file__).resolve().parents[1] / "train_net.py"
+LINES = {
+    "torchrun": "torchrun --nproc-per-node {gpus} {script} {words}",
+    "slurm": "srun --ntasks {gpus} --gpus-per-task 1 python {script} {words}",
+    "plain": "python {script} --num-gpus {gpus} {words}",
+}
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Answers --help without importing torch."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("table", metavar="PAPER:TABLE", help="such as xu:5")
+    parser.add_argument("--rows", nargs="+", default=[], metavar="LABEL", help="some of its rows, by their labels")
+    parser.add_argument("--quick", default="", metavar="DATA", help="bccd, cric or demo: ResNet-18 on that, in minutes")
+    parser.add_argument("--seeds", type=int, default=1, help="trainings of each row (default 1)")
+    parser.add_argument("--samples", type=int, default=1000, help="resamples for the intervals (default 1000)")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="by default output/reproduce/PAPER-TABLE[-DATA]")
+    parser.add_argument("--num-gpus", type=int, default=1, help="processes of each training")
+    parser.add_argument("--print", choices=LINES, dest="lines", help="print the lines that train, and train nothing")
+    args = parser.parse_args(argv)
+    if min(args.seeds, args.samples, args.num_gpus) < 1:
+        parser.error("--seeds, --samples and --num-gpus are at least 1")
+    return args
+
+
+def run(args: argparse.Namespace) -> None:
+    """Plan, train what is missing, write the table after each training."""
+    from cervical_d2.config import load_config
+    from cervical_d2.data.registry import resolve
+    from cervical_d2.papers.experiments import Job, jobs, make_plan, parse_table, run_jobs
+    from cervical_d2.papers.outcomes import document, markdown, outcomes, passed, write
+
+    paper, table = parse_table(args.table)
+    plan = make_plan(paper, table, args.rows, args.quick)
+    name = "-".join(filter(None, [paper.name, f"table{table:02d}", args.quick]))
+    output = args.output or Path("output/reproduce") / name
+    todo = jobs(plan, args.seeds, output)
+    if args.lines:
+        for job in todo:
+            print(LINES[args.lines].format(gpus=args.num_gpus, script=SCRIPT, words=shlex.join(job.words)))
+        return
+    dataset = resolve(load_config(plan.baseline.config).DATASETS.TEST[0])
+    command = shlex.join(["python", "tools/reproduce.py", *sys.argv[1:]])
+
+    def report() -> str:
+        done = [job for job in todo if job.done(dataset)]
+        found = outcomes(plan, done, dataset, args.samples)
+        if done:
+            write(output, markdown(plan, found, args.quick, command), document(plan, found, args.quick))
+        return passed(plan, found, args.quick)[1]
+
+    def train(job: Job) -> int:
+        words = [sys.executable, str(SCRIPT), "--num-gpus", str(args.num_gpus), *job.words]
+        status = subprocess.run(words, check=False).returncode
+        if not status:
+            print(report())
+        return status
+
+    run_jobs(todo, dataset, train, lambda line: print(line, flush=True))
+    print(f"{report()}\n{output / 'results.md'}, results.json beside it")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit status: 0, or 2 for a user's mistake."""
+    args = parse_args(argv)
+    from cervical_d2.errors import run_main
+
+    return run_main(lambda: run(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
