@@ -12,9 +12,7 @@ from collections.abc import Sequence
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Answers --help without importing torch."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--config-file", required=True, metavar="FILE", help="a path, or quick/demo.yaml"
-    )
+    parser.add_argument("--config-file", required=True, metavar="FILE", help="a path, or quick/demo.yaml")
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="overrides of config keys")
     return parser.parse_args(argv)
 
