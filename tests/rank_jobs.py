@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import time
 from argparse import Namespace
 from pathlib import Path
 
@@ -109,6 +110,20 @@ def disagree(args: Namespace) -> None:
             raise UserError("the images of rank 1 are missing")
 
     together(check)
+
+
+def linger(args: Namespace) -> None:
+    """Rank 0 has work of its own at the end; each rank writes when it leaves the group."""
+    leave = torch.distributed.destroy_process_group
+
+    def leave_and_tell() -> None:
+        (args.folder / f"left{comm.get_rank()}").write_text(str(time.monotonic()))
+        leave()
+
+    torch.distributed.destroy_process_group = leave_and_tell
+    if comm.get_rank() == 0:
+        time.sleep(1)
+        (args.folder / "done").write_text(str(time.monotonic()))
 
 
 def poison(args: Namespace) -> None:

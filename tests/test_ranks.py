@@ -120,6 +120,12 @@ def test_a_mistake_that_one_rank_finds_ends_all_and_is_told_once(tiny: Path, cap
     assert "Traceback" not in capfd.readouterr().err
 
 
+def test_ranks_leave_together(tmp_path: Path):
+    on_ranks(2, rank_jobs.linger, folder=tmp_path)
+    done, *left = (float((tmp_path / name).read_text()) for name in ("done", "left0", "left1"))
+    assert min(left) >= done  # one that left before would find the other still in the group
+
+
 def test_torchrun_trains_on_two_processes(tiny: Path):
     torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2)
     done = command(*torchrun, "tests/rank_jobs.py", "train", tiny, *FOUR, "OUTPUT_DIR", tiny / "torchrun")

@@ -91,7 +91,7 @@ def launch(main: Main, args: Namespace, device: str) -> None:
     if place := place_from(os.environ):
         join_group(place, device)
         main(args)
-        dist.destroy_process_group()
+        leave_group()
     elif args.num_gpus * args.num_machines == 1:
         main(args)
     else:
@@ -160,6 +160,12 @@ def _on_cpu(local_rank: int, main: Main, args: Namespace, url: str) -> None:
     main(args)
 
 
+def leave_group() -> None:
+    """End in good order, together: a process that hears of another's end while it still listens would abort."""
+    comm.synchronize()
+    dist.destroy_process_group()
+
+
 class Report(NamedTuple):
     """How a rank ended: the exception's name, its exit status, its line."""
 
@@ -187,13 +193,15 @@ class Ranked(NamedTuple):
         status = EXIT_OK
         try:
             self.main(args)
+            leave_group()
         except (UserError, Interrupted) as error:
             line = error.message if isinstance(error, Interrupted) else str(error)
             report = Report(type(error).__name__, error.status, line)
             write_text(_report(Path(self.folder), comm.get_rank()), json.dumps(report))
             status = error.status
         finally:
-            dist.destroy_process_group()
+            if dist.is_initialized():
+                dist.destroy_process_group()
         if status:  # not where the exception still holds the data loader, whose workers have to end first
             sys.exit(status)
 
