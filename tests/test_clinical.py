@@ -141,7 +141,7 @@ def test_kinds_of_errors_by_hand():
         shifted([200, 0, 240, 40], 36),  # IoU 4/76 = 0.05: background
     ]
     found = found_of(boxes, [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3])
-    errors = error_types(truth, found)
+    errors = error_types(truth, found, matched(truth, found))
     kinds = [KINDS[kind] for kind in errors.kind]
     assert kinds == ["correct", "duplicate", "class", "localization", "both", "background", "background"]
     assert errors.found.tolist() == [0.9, -1, -1, -1]
@@ -155,7 +155,7 @@ def test_kinds_of_errors_by_hand():
 @pytest.mark.parametrize("seed", range(6))
 def test_kinds_equal_a_straightforward_reference(seed):
     truth, found = random_scene(seed)
-    errors = error_types(truth, found)
+    errors = error_types(truth, found, matched(truth, found))
     matches = matched(truth, found)
     verdict = {int(row): (matches.correct[0, 0, n], matches.wrong[0, 0, n]) for n, row in enumerate(matches.row)}
     for row in range(len(found.score)):

@@ -2,15 +2,13 @@
 
 import numpy as np
 import pytest
-import torch
-import torchvision
 from box_arrays import found_of, truth_of
 from test_protocols_pycocotools import random_scene
 
 from cervical_d2.evaluation.curves import mean
 from cervical_d2.evaluation.matching import select
 from cervical_d2.evaluation.protocols import class_metrics, coco_tables
-from cervical_d2.evaluation.published import PROTOCOLS, Protocol, averages, kept, protocol_rankings, suppressed
+from cervical_d2.evaluation.published import PROTOCOLS, Protocol, averages, protocol_rankings
 
 BY_NAME = {protocol.name: protocol for protocol in PROTOCOLS}
 ALL = {"score": -1.0, "nms": 1.0, "cap": 10**6}  # so that every detection counts
@@ -217,33 +215,6 @@ def test_predicted_boxes_are_rounded_for_comparison_detector_by_hand():
     # As it is 5 x 9.7 of 100.2 - 49.5...: below 0.5; rounded (0, 0, 5, 10): exactly 0.5, which counts.
     assert of(BY_NAME["coco"], truth, found)[1][0, 0] == 0
     assert of(BY_NAME["comparison_detector"], truth, found)[1][0, 0] == 1
-
-
-@pytest.mark.parametrize(("each", "left"), [("image", [0, 2]), ("image and class", [0, 1, 2, 3])])
-def test_the_cap_is_for_an_image_or_for_each_of_its_classes(each, left):
-    found = found_of([[0, 0, 9, 9]] * 4, [0.9, 0.6, 0.8, 0.7], labels=[0, 0, 1, 1])
-    protocol = Protocol("", "", "best", "area", nms=1.0, cap=2, each=each)
-    assert [round(score, 1) for score in kept(found, protocol).score] == [[0.9, 0.6, 0.8, 0.7][n] for n in left]
-
-
-def test_scores_below_the_threshold_do_not_count_and_equal_ones_do():
-    found = found_of([[0, 0, 9, 9], [50, 0, 59, 9], [99, 0, 108, 9]], [0.7, 0.69, 0.71])
-    assert kept(found, BY_NAME["comparison_detector"]).score.tolist() == [0.7, 0.71]
-
-
-@pytest.mark.parametrize("threshold", [0.3, 0.5])
-def test_suppression_equals_torchvisions(threshold):
-    rng = np.random.default_rng(1)
-    corner = rng.integers(0, 200, (300, 2)).astype(float)
-    found = found_of(
-        np.hstack([corner, corner + rng.integers(20, 80, (300, 2))]),
-        rng.permutation(300) / 300,  # torchvision does not say which of equal scores is first
-        rng.integers(0, 3, 300),
-        rng.integers(0, 2, 300),
-    )
-    group = torch.as_tensor(found.label * 2 + found.image)
-    expected = torchvision.ops.batched_nms(torch.as_tensor(found.box), torch.as_tensor(found.score), group, threshold)
-    assert suppressed(found, threshold).tolist() == sorted(expected.tolist())
 
 
 def test_means_leave_out_classes_without_truth():

@@ -162,3 +162,18 @@ def test_a_region_to_ignore_is_shown_once(tiny: Path, found: Path):
     images = gallery_of(write_report(name, [Evaluated("m", found)], tiny / "r", OPTIONS)[0].read_text())["images"]
     # Each image but the first has an ascus and an hsil.
     assert [sorted(row[4] for row in image["truth"]) for image in images] == [[], [-1, 0], [-1, 0]]
+
+
+def test_train_net_writes_the_report_that_its_config_asks_for(tiny: Path):
+    options = ("SOLVER.MAX_ITER", 1, "TEST.EVAL_PERIOD", 0, "TEST.VAL_LOSS", False)
+    done = command("train_net.py", "--config-file", tiny / "config.yaml", *options, "TEST.REPORT", True)
+    assert done.returncode == 0, done.stderr
+    assert (tiny / "run/report/index.html").is_file()
+    again = (*options, "OUTPUT_DIR", tiny / "again", "MODEL.WEIGHTS", tiny / "run/model_final.pth")
+    words = ("train_net.py", "--eval-only", "--config-file", tiny / "config.yaml", *again)
+    assert command(*words).returncode == 0
+    assert not (tiny / "again/report").exists()  # off by default
+    assert command(*words, "TEST.REPORT", True).returncode == 0
+    figures = json.loads((tiny / "again/report/figures.json").read_text())["figures"]["again"]
+    metrics = json.loads((tiny / "again/evaluation/tiny_val/metrics.json").read_text())
+    assert figures["coco/mAP"]["value"] == pytest.approx(metrics["coco"]["mAP"], abs=1e-6)

@@ -74,6 +74,17 @@ def coco_of(truth: Any, found: Any, classes: int) -> tuple[Any, Any]:
     return coco, coco.loadRes([{**row, "score": s} for row, s in zip(rows(found), found.score.tolist(), strict=True)])
 
 
+def timed(jobs: dict[str, Callable[[], None]], repeats: int) -> dict[str, list[float]]:
+    """Seconds of each run of each of `jobs`, in turns, so that what else the machine does touches all alike."""
+    times: dict[str, list[float]] = {name: [] for name in jobs}
+    for _ in range(repeats):
+        for name, job in jobs.items():
+            start = time.perf_counter()
+            job()
+            times[name].append(time.perf_counter() - start)
+    return times
+
+
 def run(args: argparse.Namespace) -> None:
     """Time all in turns, print medians and ratios."""
     import numpy as np
@@ -109,13 +120,7 @@ def run(args: argparse.Namespace) -> None:
         ours()
         Analysis(scene).figures()
 
-    jobs: dict[str, Callable[[], None]] = {"pycocotools": theirs, "COCO's figures": ours, "all figures": everything}
-    times: dict[str, list[float]] = {name: [] for name in jobs}
-    for _ in range(args.repeats):
-        for name, job in jobs.items():
-            start = time.perf_counter()
-            job()
-            times[name].append(time.perf_counter() - start)
+    times = timed({"pycocotools": theirs, "COCO's figures": ours, "all figures": everything}, args.repeats)
     start = time.perf_counter()
     measure(Analysis(scene).figures, scene.units, args.samples)
     last = time.perf_counter() - start

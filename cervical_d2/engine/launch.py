@@ -26,8 +26,9 @@ from detectron2.engine import launch as launch_on_gpus
 from detectron2.utils import comm
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
+from cervical_d2.engine.endings import Report, explained, report_of
 from cervical_d2.engine.signals import SIGNALS
-from cervical_d2.errors import EXIT_OK, CompanionLost, Interrupted, MachineError, UserError, hush_torch
+from cervical_d2.errors import EXIT_OK, Interrupted, UserError, hush_torch
 from cervical_d2.files import write_text
 
 Main = Callable[[Namespace], None]
@@ -149,7 +150,7 @@ def _spawn(main: Main, args: Namespace, device: str) -> None:
                 mp.spawn(_on_cpu, nprocs=args.num_gpus, args=(ranked, args, url))
         except (ProcessRaisedException, ProcessExitedException) as failure:
             first = args.machine_rank * args.num_gpus
-            if told := _explained(failure, Path(folder), range(first, first + args.num_gpus), passed):
+            if told := explained(failure, Path(folder), range(first, first + args.num_gpus), passed):
                 raise told from failure
             raise
 
@@ -164,20 +165,6 @@ def leave_group() -> None:
     """End in good order, together: a process that hears of another's end while it still listens would abort."""
     comm.synchronize()
     dist.destroy_process_group()
-
-
-class Report(NamedTuple):
-    """How a rank ended: the exception's name, its exit status, its line."""
-
-    kind: str
-    status: int
-    line: str
-
-    def error(self) -> BaseException:
-        """The exception again."""
-        if self.kind == Interrupted.__name__:
-            return Interrupted(self.status - 128, self.line)
-        return (MachineError if self.status == MachineError.status else UserError)(self.line)
 
 
 class Ranked(NamedTuple):
@@ -197,7 +184,7 @@ class Ranked(NamedTuple):
         except (UserError, Interrupted) as error:
             line = error.message if isinstance(error, Interrupted) else str(error)
             report = Report(type(error).__name__, error.status, line)
-            write_text(_report(Path(self.folder), comm.get_rank()), json.dumps(report))
+            write_text(report_of(Path(self.folder), comm.get_rank()), json.dumps(report))
             status = error.status
         finally:
             if dist.is_initialized():
@@ -223,33 +210,3 @@ def _signals_passed_on() -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _explained(
-    failure: ProcessRaisedException | ProcessExitedException, folder: Path, place: range, passed: list[int]
-) -> BaseException | None:
-    """One line for what ended the ranks `place` of this machine: how one was killed, else what one of them said.
-
-    None for a fault of ours, which keeps its traceback.
-    """
-    reports = {
-        rank: Report(*json.loads(path.read_text())) for rank in place if (path := _report(folder, rank)).exists()
-    }
-    killed = getattr(failure, "signal_name", None)
-    said = [report for report in reports.values() if report.line and report.kind != CompanionLost.__name__]
-    if said and not killed:
-        return said[0].error()
-    if passed:
-        return Interrupted(passed[0], "go on from the last checkpoint with --resume")
-    silent = [rank for rank in place if rank not in reports]
-    if isinstance(failure, ProcessRaisedException) and place[failure.error_index] in silent:
-        return None
-    rank = place[failure.error_index] if killed or not silent else silent[0]
-    return MachineError(
-        f"rank {rank} died{f' of {killed}' if killed else ''}, and the others were ended; "
-        "the last checkpoint is whole: go on with --resume"
-    )
-
-
-def _report(folder: Path, rank: int) -> Path:
-    return folder / f"rank{rank}.json"

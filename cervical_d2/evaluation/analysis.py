@@ -136,7 +136,7 @@ class Analysis:
     @functools.cached_property
     def errors(self) -> Errors:
         """Of each detection and true box."""
-        return error_types(self.scene.truth, self.scene.detections)
+        return error_types(self.scene.truth, self.scene.detections, self.matches)
 
     def figures(self, weights: Floats | None = None) -> Figures:
         """All of them under each of `weights` (S, U), how often each unit counts; None: each once."""

@@ -7,8 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cervical_d2.evaluation.matching import Detections, Floats, Ints, Truth, match_coco, overlap, select
-from cervical_d2.evaluation.published import ANY_AREA, IOU_50
+from cervical_d2.evaluation.matching import Detections, Floats, Ints, Matches, Truth, overlap, select
 
 KINDS = ("correct", "localization", "class", "duplicate", "background", "both", "ignored")
 """localization: right class, IoU 0.1 to 0.5; class: IoU 0.5 or more with a cell of another class; duplicate: on a cell
@@ -26,9 +25,8 @@ class Errors(NamedTuple):
     covered: Floats  # (G,) the highest score of a localization or class error on it, -1 for none
 
 
-def error_types(truth: Truth, detections: Detections) -> Errors:
-    """The verdict on every detection and every true box."""
-    matches = match_coco(truth, detections, IOU_50, ANY_AREA, len(detections.score))
+def error_types(truth: Truth, detections: Detections, matches: Matches) -> Errors:
+    """The verdict on every detection and every true box; `matches`: of all detections, COCO's at an IoU of 0.5."""
     correct, wrong, box = matches.correct[0, 0], matches.wrong[0, 0], matches.box[0, 0]
     kind = np.full(len(detections.score), IGNORED)
     kind[matches.row[correct]] = CORRECT

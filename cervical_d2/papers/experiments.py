@@ -79,14 +79,14 @@ def make_plan(paper: Paper, table: int, labels: Sequence[str] = (), quick: str =
         is_baseline = row.config == paper.baselines[table]
         if key in made:
             left_out[row.label] = f"the same as {made[key].row.label!r} at this size"
-        elif is_baseline or not labels or row.label in labels or quick:
+        else:
             made[key] = Experiment(row, config, tuple(options))
         if is_baseline:
             baseline = made[key]
     if baseline is None:
         raise UserError(f"table {table}: its baseline cannot be trained here ({paper.baselines[table]})")
     chosen = [item for item in made.values() if item is baseline or not labels or item.row.label in labels]
-    floor = paper.floors[{"demo": "cervical_demo"}.get(quick, quick) or "comparison_detector"]
+    floor = paper.floors[quick or "comparison_detector"]
     return Plan(paper, table, chosen, baseline, left_out, floor)
 
 

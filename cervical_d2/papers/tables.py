@@ -30,8 +30,8 @@ class Row(NamedTuple):
 class Paper(NamedTuple):
     """`titles`, `rows` and the config of the `baselines` by the number of the table.
 
-    `floors`: the mAP that a baseline has to have, by the name of a data set. `same`: configs that are one experiment,
-    and resolve equal.
+    `floors`: the mAP that a baseline has to have, by the data that it is trained on. `same`: configs that are one
+    experiment, and resolve equal.
     """
 
     name: str
