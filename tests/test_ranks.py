@@ -10,8 +10,10 @@ import torch
 from conftest import command
 from rank_jobs import on_ranks
 from small_model import RETINANET, SMALL
+from torch.multiprocessing.spawn import ProcessExitedException
 
 from cervical_d2.checkpoint.safe_load import load_file
+from cervical_d2.engine.endings import Report, explained, report_of
 from cervical_d2.engine.launch import Place, first_host, place_from, restarted
 from cervical_d2.errors import MachineError, UserError
 
@@ -118,6 +120,14 @@ def test_a_mistake_that_one_rank_finds_ends_all_and_is_told_once(tiny: Path, cap
     with pytest.raises(UserError, match=r"the loss is not finite at iteration 0 .*train.*--resume"):
         on_ranks(2, rank_jobs.poison, folder=tiny, options=[*FOUR, "OUTPUT_DIR", tiny / "run"])
     assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_killed_rank_is_named_before_what_another_said_of_it(tmp_path: Path):
+    report_of(tmp_path, 0).write_text(json.dumps(Report("UserError", 2, "a mistake")))
+    killed = ProcessExitedException("", error_index=1, error_pid=9, exit_code=-9, signal_name="SIGKILL")
+    assert "rank 1 died of SIGKILL" in str(explained(killed, tmp_path, range(2), []))
+    ended = ProcessExitedException("", error_index=1, error_pid=9, exit_code=2)
+    assert str(explained(ended, tmp_path, range(2), [])) == "a mistake"
 
 
 def test_ranks_leave_together(tmp_path: Path):
