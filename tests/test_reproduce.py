@@ -70,6 +70,17 @@ def test_quick_rows_change_what_the_paper_changes():
     ]  # fmt: skip
 
 
+def test_settings_are_those_of_all_rows_and_no_factor():
+    plan, same = (make_plan(*parse_table("xu:8"), quick="bccd", settings=words) for words in (["SEED", "7"], []))
+    for item, other in zip(plan.experiments, same.experiments, strict=True):
+        assert item.options == (*other.options, "SEED", "7")
+    assert plan.baseline is plan.experiments[0]
+    with pytest.raises(UserError, match=r"--set MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE: the rows of the table differ"):
+        make_plan(*parse_table("xu:8"), settings=["MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE", "l2"])
+    with pytest.raises(UserError, match=r"unknown key SOLVER.MAX_EPOCS; did you mean SOLVER.MAX_EPOCHS"):
+        make_plan(*parse_table("xu:8"), settings=["SOLVER.MAX_EPOCS", "4"])
+
+
 def test_quick_rows_that_are_the_same_at_that_size_are_trained_once():
     plan = make_plan(*parse_table("xu:3"), quick="bccd")
     assert [item.row.label for item in plan.experiments] == ["R50, none", "R50, ImageNet"]

@@ -1,12 +1,12 @@
 """From a row of a paper's table to the trainings that repeat it, at the paper's size or at that of two CPU cores."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from detectron2.data import DatasetCatalog
 
-from cervical_d2.config import load_config
+from cervical_d2.config import config_value, load_config
 from cervical_d2.errors import UserError
 from cervical_d2.papers.tables import Paper, Row, read_paper, read_weights
 from cervical_d2.report.pixels import pixel_statistics
@@ -51,13 +51,16 @@ def parse_table(text: str) -> tuple[Paper, int]:
     return paper, int(number)
 
 
-def make_plan(paper: Paper, table: int, labels: Sequence[str] = (), quick: str = "") -> Plan:
+def make_plan(
+    paper: Paper, table: int, labels: Sequence[str] = (), quick: str = "", settings: Sequence[str] = ()
+) -> Plan:
     """Of the rows `labels`, by default all; the baseline is always among them.
 
     `quick`: a name of `QUICK`, on whose data and at whose size the rows are trained. Rows that are the same there, such
-    as the depths of a ResNet, are trained once.
+    as the depths of a ResNet, are trained once. `settings`: KEY, VALUE, ... for all rows.
+
     Raises:
-        UserError: no such row or quick data set.
+        UserError: no such row or quick data set; settings that are not known, or by which the rows differ.
     """
     rows = paper.rows[table]
     known = [row.label for row in rows]
@@ -80,14 +83,24 @@ def make_plan(paper: Paper, table: int, labels: Sequence[str] = (), quick: str =
         if key in made:
             left_out[row.label] = f"the same as {made[key].row.label!r} at this size"
         else:
-            made[key] = Experiment(row, config, tuple(options))
+            made[key] = Experiment(row, config, (*options, *settings))
         if is_baseline:
             baseline = made[key]
     if baseline is None:
         raise UserError(f"table {table}: its baseline cannot be trained here ({paper.baselines[table]})")
     chosen = [item for item in made.values() if item is baseline or not labels or item.row.label in labels]
+    if settings:
+        _refuse_factors(made.values(), settings)
     floor = paper.floors[quick or "comparison_detector"]
     return Plan(paper, table, chosen, baseline, left_out, floor)
+
+
+def _refuse_factors(experiments: Iterable[Experiment], settings: Sequence[str]) -> None:
+    load_config("", settings)  # refuses what is no key
+    configs = [load_config(item.config, item.options[: -len(settings)]) for item in experiments]
+    for name in settings[::2]:
+        if len({str(config_value(cfg, name)) for cfg in configs}) > 1:
+            raise UserError(f"--set {name}: the rows of the table differ by it")
 
 
 def quick_options(row: Row, quick: str) -> tuple[str, ...] | str:
