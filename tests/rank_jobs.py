@@ -1,5 +1,6 @@
 """What ranks do in tests: functions that a spawned process can import."""
 
+import atexit
 import json
 import multiprocessing
 import os
@@ -15,6 +16,7 @@ from detectron2.engine import HookBase
 from detectron2.utils import comm
 
 from cervical_d2.config import load_config
+from cervical_d2.engine import launch as launch_module
 from cervical_d2.engine.faults import told_in_one_line
 from cervical_d2.engine.launch import launch
 from cervical_d2.engine.ranks import together
@@ -114,16 +116,24 @@ def disagree(args: Namespace) -> None:
 
 def linger(args: Namespace) -> None:
     """Rank 0 has work of its own at the end; each rank writes when it leaves the group."""
-    leave = torch.distributed.destroy_process_group
+    end = launch_module.end_process
 
-    def leave_and_tell() -> None:
+    def tell_and_end(status: int) -> None:
         (args.folder / f"left{comm.get_rank()}").write_text(str(time.monotonic()))
-        leave()
+        end(status)
 
-    torch.distributed.destroy_process_group = leave_and_tell
+    launch_module.end_process = tell_and_end
     if comm.get_rank() == 0:
         time.sleep(1)
         (args.folder / "done").write_text(str(time.monotonic()))
+
+
+def abort_at_exit(args: Namespace) -> None:
+    """Whatever the interpreter takes apart at its end aborts; with `args.way`, after a mistake of rank 1's."""
+    atexit.register(os.abort)
+    torch.distributed.destroy_process_group = os.abort
+    if getattr(args, "way", "") == "mistake" and comm.get_rank() == 1:
+        raise UserError("rank 1 alone has found this")
 
 
 def poison(args: Namespace) -> None:

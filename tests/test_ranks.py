@@ -130,10 +130,27 @@ def test_a_killed_rank_is_named_before_what_another_said_of_it(tmp_path: Path):
     assert str(explained(ended, tmp_path, range(2), [])) == "a mistake"
 
 
+def test_of_ranks_that_said_nothing_the_one_that_ended_first_is_named(tmp_path: Path):
+    ended = ProcessExitedException("", error_index=1, error_pid=9, exit_code=7)
+    assert "rank 1 died" in str(explained(ended, tmp_path, range(2), []))
+    report_of(tmp_path, 1).write_text(json.dumps(Report("CompanionLost", 3, "another is gone")))
+    assert "rank 0 died" in str(explained(ended, tmp_path, range(2), []))
+
+
 def test_ranks_leave_together(tmp_path: Path):
     on_ranks(2, rank_jobs.linger, folder=tmp_path)
     done, *left = (float((tmp_path / name).read_text()) for name in ("done", "left0", "left1"))
     assert min(left) >= done  # one that left before would find the other still in the group
+
+
+def test_ranks_end_without_taking_their_group_apart(tmp_path: Path):
+    """gloo aborts now and then where ranks close their connections at the same time."""
+    on_ranks(2, rank_jobs.abort_at_exit, folder=tmp_path)
+    with pytest.raises(UserError, match=r"^rank 1 alone has found this$"):
+        on_ranks(2, rank_jobs.abort_at_exit, folder=tmp_path, way="mistake")
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2)
+    done = command(*torchrun, "tests/rank_jobs.py", "abort_at_exit", tmp_path)
+    assert done.returncode == 0, done.stderr
 
 
 def test_torchrun_trains_on_two_processes(tiny: Path):

@@ -42,7 +42,9 @@ def explained(
     silent = [rank for rank in place if rank not in reports]
     if isinstance(failure, ProcessRaisedException) and place[failure.error_index] in silent:
         return None
-    rank = place[failure.error_index] if killed or not silent else silent[0]
+    first = place[failure.error_index]
+    # One that heard of another's end may be found first; one that was ended for it has said nothing either.
+    rank = first if killed or first in silent or not silent else silent[0]
     return MachineError(
         f"rank {rank} died{f' of {killed}' if killed else ''}, and the others were ended; "
         "the last checkpoint is whole: go on with --resume"

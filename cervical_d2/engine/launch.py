@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 import torch.distributed as dist
@@ -93,6 +93,7 @@ def launch(main: Main, args: Namespace, device: str) -> None:
         join_group(place, device)
         main(args)
         leave_group()
+        end_process(EXIT_OK)
     elif args.num_gpus * args.num_machines == 1:
         main(args)
     else:
@@ -162,9 +163,21 @@ def _on_cpu(local_rank: int, main: Main, args: Namespace, url: str) -> None:
 
 
 def leave_group() -> None:
-    """End in good order, together: a process that hears of another's end while it still listens would abort."""
+    """Wait for one another: a process that needs one which has ended would fail."""
     comm.synchronize()
-    dist.destroy_process_group()
+
+
+def end_process(status: int) -> NoReturn:
+    """End this process of a group, and leave its connections to the system.
+
+    Where they are closed one by one while the others' end, gloo now and then aborts the process (SIGABRT).
+    """
+    if dist.is_initialized() and dist.get_backend() != "gloo":
+        dist.destroy_process_group()
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 class Ranked(NamedTuple):
@@ -186,11 +199,7 @@ class Ranked(NamedTuple):
             report = Report(type(error).__name__, error.status, line)
             write_text(report_of(Path(self.folder), comm.get_rank()), json.dumps(report))
             status = error.status
-        finally:
-            if dist.is_initialized():
-                dist.destroy_process_group()
-        if status:  # not where the exception still holds the data loader, whose workers have to end first
-            sys.exit(status)
+        end_process(status)  # not where the exception still holds the data loader, whose workers have to end first
 
 
 @contextmanager
