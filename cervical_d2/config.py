@@ -22,7 +22,10 @@ CONFIG_ROOTS = (Path(__file__).parent / "configs", Path(__file__).parents[1] / "
 def add_cervical_config(cfg: CfgNode) -> None:
     """Add our keys to a Detectron2 `cfg`, in place."""
     for key in KEYS:
-        section, leaf = _section(cfg, key.name)
+        *sections, leaf = key.name.split(".")
+        section = cfg
+        for name in sections:
+            section = section.setdefault(name, CfgNode())
         section[leaf] = key.default
     for name, value in DEFAULTS.items():
         section, leaf = _section(cfg, name)
@@ -139,7 +142,7 @@ def _check_choices(cfg: CfgNode) -> None:
 
 def set_num_classes(cfg: CfgNode, count: int) -> None:
     """Upstream leaves 80, and RetinaNet does not look at ROI_HEADS at all."""
-    cfg.MODEL.ROI_HEADS.NUM_CLASSES = cfg.MODEL.RETINANET.NUM_CLASSES = count
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = cfg.MODEL.RETINANET.NUM_CLASSES = cfg.MODEL.CLASSIFIER.NUM_CLASSES = count
 
 
 def differences(one: CfgNode, other: CfgNode) -> list[tuple[str, Any, Any]]:

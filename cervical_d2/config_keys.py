@@ -2,6 +2,8 @@
 
 from typing import Any, NamedTuple
 
+from cervical_d2.stages import DC_RESNET_59
+
 
 class Key(NamedTuple):
     """One configuration key: its default, what it means and in which unit, and the allowed values if they are few."""
@@ -12,13 +14,30 @@ class Key(NamedTuple):
     choices: tuple[Any, ...] = ()
 
 
+_, BLOCKS, MID, OUT, GROUPS, STRIDES, DILATIONS = zip(*DC_RESNET_59, strict=True)
+
 KEYS = (
+    Key(
+        "DATALOADER.CLASS_REPEATS",
+        (),
+        "a classifier's: how often an image of each class comes in an epoch, in their order, as (20, 10); empty: once",
+    ),
+    Key("DATASETS.FOLDS", 0, "a classifier's: TRAIN is divided into so many parts, each once to test; 0: it is not"),
+    Key("DATASETS.RATIOS", (), "a classifier's: shares of TRAIN for train, val and test, as (0.8, 0.1, 0.1)"),
+    Key("DATASETS.DIVISION_SEED", 0, "of FOLDS and RATIOS, whatever SEED is: models are compared on the same parts"),
+    Key(
+        "DATASETS.LEAK_COPIES_ACROSS_SPLITS",
+        False,
+        "augment before dividing, as 3cDe-Net printed: rotated copies of one cell are in training and in test",
+    ),
     Key("INPUT.RANDOM_ROT90", False, "rotate by 0, 90, 180 or 270 degrees, each with probability 1/4"),
     Key(
         "INPUT.RANDOM_ROTATION",
         0.0,
         "rotate by an angle in +- so many degrees, up to 180; boxes turn as ellipses",
     ),
+    Key("INPUT.RANDOM_TRANSLATION", 0.0, "a classifier's: shift by +- so much of each side, up to 0.5"),
+    Key("INPUT.SIDE", 224, "a classifier's: width and height in px that every image is resized to"),
     Key("INPUT.STAIN_JITTER", 0.0, "scale the density of each stain by 1 +- so much, up to 1, and shift it a little"),
     Key("INPUT.BRIGHTNESS", 0.0, "multiply by a factor in 1 +- so much, up to 1"),
     Key("INPUT.DEFOCUS", 0.0, "defocus half of the images: largest radius in px, up to 20"),
@@ -34,6 +53,11 @@ KEYS = (
     Key("INPUT.MIN_BOX", 0.0, "boxes narrower or lower, in px of their image, are not learned; mmdetection: 1"),
     Key("INPUT.MIN_VISIBLE", 0.0, "share of a cell that crop and rotation must leave in view; of less none is learned"),
     Key(
+        "MODEL.ANCHOR_GENERATOR.CLUSTERS",
+        (),
+        "ClusteredAnchorGenerator's: a list of [width, height] in px a level; empty: SIZES times ASPECT_RATIOS",
+    ),
+    Key(
         "MODEL.ANCHOR_GENERATOR.PADDED",
         True,
         "anchors in the padding of the batch are background; False: only in an image's own, to a multiple of 32 px",
@@ -43,6 +67,11 @@ KEYS = (
         (),
         "stages that are not trained, such as (stem, res2), in place of FREEZE_AT; empty: FREEZE_AT counts",
     ),
+    Key(
+        "MODEL.BACKBONE.NETWORKS",
+        (),
+        "networks of build_torchvision_backbone, as (inception_v3, resnet152): their features side by side",
+    ),
     Key("MODEL.CHANNELS_LAST", False, "keep activations as NHWC in memory; the same numbers, often faster"),
     Key(
         "MODEL.CLAMP_DELTAS",
@@ -50,6 +79,30 @@ KEYS = (
         "a side is decoded to at most 1000 / 16 times its anchor's; both: to at least 16 / 1000 too, as mmdetection",
         ("above", "both"),
     ),
+    Key("MODEL.CLASSIFIER.NUM_CLASSES", 2, "set by the data"),
+    Key(
+        "MODEL.CLASSIFIER.IN_FEATURES",
+        (),
+        "features of the backbone that are pooled and put side by side; empty: the last",
+    ),
+    Key("MODEL.CLASSIFIER.FC_DIMS", (), "channels of the fully connected layers before that of the scores"),
+    Key("MODEL.CLASSIFIER.DROPOUT", 0.5, "probability of the dropout behind each of FC_DIMS"),
+    Key(
+        "MODEL.CLASSIFIER.DROPOUT_ON_SCORES",
+        False,
+        "dropout behind the layer of the scores too: 'each fully connected layer is followed by' one, to the letter",
+    ),
+    Key(
+        "MODEL.CLASSIFIER.CLASS_WEIGHTS",
+        (),
+        "factors of the classes' losses, in their order; ('balanced',): inverse to their presentations; empty: 1",
+    ),
+    Key("MODEL.DC_RESNET.BLOCKS", BLOCKS, "bottlenecks of each stage, from res2 on; as many stages as values"),
+    Key("MODEL.DC_RESNET.MID_CHANNELS", MID, "channels of the 3x3 convolutions, by stage; a multiple of GROUPS"),
+    Key("MODEL.DC_RESNET.OUT_CHANNELS", OUT, "channels at the exit, by stage"),
+    Key("MODEL.DC_RESNET.GROUPS", GROUPS, "groups of the 3x3 convolutions, by stage"),
+    Key("MODEL.DC_RESNET.STRIDES", STRIDES, "stride of the first block, by stage"),
+    Key("MODEL.DC_RESNET.DILATIONS", DILATIONS, "dilation of the 3x3 convolutions, by stage; above 1: STRIDES 1"),
     Key("MODEL.RETINANET.BBOX_REG_LOSS_WEIGHT", 1.0, "factor of the box loss; MODEL.RPN and ROI_BOX_HEAD have one"),
     Key(
         "MODEL.RETINANET.LOSS_NORMALIZER",
@@ -72,6 +125,7 @@ KEYS = (
     ),
     Key("SOLVER.MAX_EPOCHS", 0.0, "length of the training in epochs; 0: SOLVER.MAX_ITER counts"),
     Key("SOLVER.EPOCH_STEPS", (), "epochs after which the learning rate drops; empty: SOLVER.STEPS counts"),
+    Key("SOLVER.LR_FLOOR", 0.0, "drops that would put the learning rate below are left out; 0: none is"),
     Key("SOLVER.REFERENCE_BATCH", 0, "images per batch for which BASE_LR and the iterations are meant; 0: as given"),
     Key("SOLVER.ACCUMULATE", 1, "parts of a batch that pass through the model one after the other, to save memory"),
     Key("SOLVER.CLIP_NORM", 0.0, "largest norm of all gradients together; 0: any. CLIP_GRADIENTS clips each tensor's"),

@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> None:
     import torch
 
     from cervical_d2.checkpoint.convert import convert
-    from cervical_d2.checkpoint.input_settings import as_yaml
+    from cervical_d2.checkpoint.input_settings import as_yaml, resnet_name
     from cervical_d2.checkpoint.safe_load import load_file
     from cervical_d2.checkpoint.source import Options
     from cervical_d2.errors import UserError
@@ -48,7 +48,8 @@ def run(args: argparse.Namespace) -> None:
     torch.save({"model": converted.state}, content)
     write_bytes(args.target, content.getvalue())
     count = f"{len(converted.state)} tensors{' of the backbone' if args.backbone_only else ''}"
-    print(f"{args.source}: {converted.name}; {count} -> {args.target}", file=sys.stderr)
+    kind = f"{converted.name} ({resnet_name(converted.settings)})"
+    print(f"{args.source}: {kind}; {count} -> {args.target}", file=sys.stderr)
     print(as_yaml(converted.settings, converted.notes), end="")
 
 

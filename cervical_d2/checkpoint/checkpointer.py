@@ -3,15 +3,16 @@
 import logging
 import os
 import re
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
-from tabulate import tabulate
+from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
 
+from cervical_d2.checkpoint.anchors import drop_other_anchors
 from cervical_d2.checkpoint.convert import is_foreign
+from cervical_d2.checkpoint.load_report import convolution_of, fit_of, log_fit, place_backbone, warn_of_frozen
 from cervical_d2.checkpoint.safe_load import load_file
 from cervical_d2.errors import MachineError, UserError
 from cervical_d2.files import sync_folder
@@ -120,6 +121,8 @@ class CervicalCheckpointer(DetectionCheckpointer):
         local = self.path_manager.get_local_path(path) if path else ""
         if local and not Path(local).is_file():
             raise UserError(f"{path}: no such weights file; check MODEL.WEIGHTS")
+        if not local:
+            warn_of_frozen(self.model, self.model.state_dict())
         return super().load(local, *args, **kwargs)
 
     def _load_file(self, filename: str) -> dict[str, Any]:
@@ -141,61 +144,28 @@ class CervicalCheckpointer(DetectionCheckpointer):
             )
         if filename.endswith(".pkl") and "model" not in loaded:
             raise UserError(f"{filename}: no 'model' in it; only Detectron2's own .pkl files are read")
-        return loaded if "model" in loaded else {"model": loaded}
+        checkpoint = loaded if "model" in loaded else {"model": loaded}
+        if read != filename and "config" in self.about:  # a training starts
+            drop_other_anchors(checkpoint, self.about["config"], filename)
+        return checkpoint
 
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
+        ours, theirs = self.model.state_dict(), checkpoint["model"]
+        place_backbone(theirs, ours)
+        if checkpoint.pop("matching_heuristics", False) and not ours.keys() & theirs.keys():
+            self._convert_ndarray_to_tensor(theirs)
+            checkpoint["model"] = theirs = align_and_update_state_dicts(ours, theirs, c2_conversion=False)
+        fit = fit_of(ours, theirs)
+        for key in [key for key in theirs if convolution_of(key) in {*fit.reshaped, *fit.absent}]:
+            del theirs[key]
         incompatible = super()._load_model(checkpoint)
-        if incompatible is not None:
-            log_load_report(self.model, incompatible)
-            missing = filter(is_weight, incompatible.missing_keys)
-            lacking = sorted({*missing, *(key for key, *_ in incompatible.incorrect_shapes)})
-            if self.strict and lacking:
-                raise UserError(
-                    f"the weights do not fit the config ({len(lacking)} tensors missing or of another shape, first "
-                    f"{lacking[0]}); use the config.yaml of their own run"
-                )
+        log_fit(self.model, fit, incompatible.unexpected_keys)
+        if self.strict and fit.lacking:
+            raise UserError(
+                f"the weights do not fit the config ({len(fit.lacking)} tensors missing or of another shape, first "
+                f"{min(fit.lacking)}); use the config.yaml of their own run"
+            )
         return incompatible
 
     def _log_incompatible_keys(self, incompatible: Any) -> None:
         """The report has said it."""
-
-
-def log_load_report(model: torch.nn.Module, incompatible: Any) -> None:
-    """Log a table by module: tensors loaded, reinitialized (other shape), not in the file; then what was ignored.
-
-    Raises:
-        UserError: nothing at all could be loaded.
-    """
-    shapes = {key for key, *_ in incompatible.incorrect_shapes}
-    missing = set(incompatible.missing_keys) - shapes
-    wanted = [key for key in model.state_dict() if is_weight(key)]
-    loaded = [key for key in wanted if key not in missing and key not in shapes]
-    if not [key for key in loaded if not key.startswith("pixel_")]:
-        raise UserError("none of the weights fits the model by name; are they of another architecture?")
-    counts = [Counter(map(module_of, keys)) for keys in (loaded, sorted(shapes), sorted(missing.intersection(wanted)))]
-    modules = dict.fromkeys(map(module_of, wanted))
-    rows = [(module, *(count[module] or "" for count in counts)) for module in modules]
-    table = tabulate(rows, headers=("module", "loaded", "reinitialized (shape)", "kept as initialized"))
-    ignored = sorted(set(incompatible.unexpected_keys))
-    logger.info("weights, in tensors:\n%s\nignored: %s", table, _abridged(ignored))
-    for key, theirs, ours in incompatible.incorrect_shapes:
-        logger.info("reinitialized %s: %s in the file, %s in the model", key, tuple(theirs), tuple(ours))
-
-
-def is_weight(key: str) -> bool:
-    """Whether a model computes with it, rather than counts by it in training."""
-    return not key.endswith(("num_batches_tracked", "_extra_state"))
-
-
-def module_of(key: str) -> str:
-    """The module a parameter is reported under: a stage of the backbone, or a head."""
-    parts = key.split(".")
-    if key.startswith("backbone.fpn_"):
-        return "backbone.fpn"
-    depth = 3 if key.startswith("backbone.bottom_up") else 2
-    return ".".join(parts[: min(depth, len(parts) - 1)]) or parts[0]
-
-
-def _abridged(names: list[str], most: int = 6) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return (", ".join(names[:most]) + more) or "nothing"

@@ -46,12 +46,15 @@ def resnet_settings(state: State, where: str) -> Settings:
         UserError: it is no ResNet that Detectron2 builds.
     """
     keys = [key.removeprefix(BOTTOM_UP).split(".") for key in state if key.startswith(f"{BOTTOM_UP}res")]
-    blocks = tuple(len({key[1] for key in keys if key[0] == f"res{stage}"}) for stage in range(2, 6))
+    stages = sorted({"res2", "res3", "res4", "res5", *(key[0] for key in keys)})
+    blocks = tuple(len({key[1] for key in keys if key[0] == stage}) for stage in stages)
     convolutions = len({key[2] for key in keys if key[:2] == ["res2", "0"] and key[2].startswith("conv")})
-    if (blocks, convolutions) not in RESNETS:
+    widths = [len(state.get(f"{BOTTOM_UP}{stage}.0.conv{convolutions}.weight", ())) for stage in stages]
+    if (blocks, convolutions) not in RESNETS or widths != [widths[0] * 2**step for step in range(len(stages))]:
         raise UserError(
-            f"{where}: a backbone of {blocks} blocks of {convolutions} convolutions; known are ResNets of "
-            f"{', '.join(map(str, RESNETS.values()))} layers"
+            f"{where}: a backbone of {blocks} blocks of {convolutions} convolutions, {widths} channels wide; known are "
+            f"ResNets of {', '.join(map(str, RESNETS.values()))} layers. What has Detectron2's names already, as a "
+            "DC-ResNet, MODEL.WEIGHTS takes as it is"
         )
     grouped = state[f"{BOTTOM_UP}res2.0.conv2.weight"]
     groups = len(grouped) // grouped.shape[1]
@@ -59,8 +62,16 @@ def resnet_settings(state: State, where: str) -> Settings:
         "MODEL.RESNETS.DEPTH": RESNETS[blocks, convolutions],
         "MODEL.RESNETS.NUM_GROUPS": groups,
         "MODEL.RESNETS.WIDTH_PER_GROUP": len(grouped) // groups,
-        "MODEL.RESNETS.RES2_OUT_CHANNELS": len(state[f"{BOTTOM_UP}res2.0.conv{convolutions}.weight"]),
+        "MODEL.RESNETS.RES2_OUT_CHANNELS": widths[0],
     }
+
+
+def resnet_name(settings: Settings) -> str:
+    """What `resnet_settings` found, as papers call it: ResNet-101, ResNeXt-50 32x4d; a wide one with its width."""
+    depth, groups, width = (settings[f"MODEL.RESNETS.{key}"] for key in ("DEPTH", "NUM_GROUPS", "WIDTH_PER_GROUP"))
+    if groups > 1:
+        return f"ResNeXt-{depth} {groups}x{width}d"
+    return f"ResNet-{depth}" + (f" of width {width}" if width != 64 else "")
 
 
 def head_settings(state: State) -> Settings:

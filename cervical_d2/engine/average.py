@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from cervical_d2.checkpoint.checkpointer import is_weight
+from cervical_d2.checkpoint.load_report import is_weight
 
 
 class WeightAverage:

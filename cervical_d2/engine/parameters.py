@@ -5,7 +5,7 @@ from collections import defaultdict
 import torch
 from tabulate import tabulate
 
-from cervical_d2.checkpoint.checkpointer import module_of
+from cervical_d2.checkpoint.load_report import module_of
 
 
 def trainable(model: torch.nn.Module) -> int:

@@ -32,8 +32,10 @@ from cervical_d2.engine.ranks import together
 from cervical_d2.engine.run_folder import open_folder
 from cervical_d2.engine.schedule import resolve_schedule
 from cervical_d2.errors import UserError
+from cervical_d2.modeling.anchors import check_anchors
 from cervical_d2.modeling.backbones import ADAPTED, EVAL_NORM
 from cervical_d2.modeling.box_losses import BOX_LOSSES
+from cervical_d2.modeling.dc_resnet import stages_from
 from cervical_d2.papers.tables import how_to_get
 
 logger = logging.getLogger("detectron2.cervical_d2")
@@ -52,6 +54,7 @@ def prepare(cfg: CfgNode, *, train: bool = True, resume: bool = False) -> list[s
     _check_weights(cfg, train, resume)
     _check_names(cfg)
     _check_backbone(cfg)
+    check_anchors(cfg)
     _check_statistics(cfg)
     needed = cfg.DATASETS.TRAIN if train else cfg.DATASETS.TEST
     if not needed:
@@ -157,6 +160,7 @@ def _check_statistics(cfg: CfgNode) -> None:
 
 
 def _check_backbone(cfg: CfgNode) -> None:
+    stages_from(cfg)  # refused now if they contradict one another
     model = cfg.MODEL
     wanted = [f"MODEL.BACKBONE.FREEZE_STAGES {model.BACKBONE.FREEZE_STAGES}"] if model.BACKBONE.FREEZE_STAGES else []
     wanted += ["MODEL.RESNETS.NORM EvalBN"] if model.RESNETS.NORM == EVAL_NORM else []

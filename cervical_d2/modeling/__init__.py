@@ -1,9 +1,12 @@
 """The parts of the detectors that are ours; importing this registers them with Detectron2."""
 
+from cervical_d2.modeling.anchors import ClusteredAnchorGenerator
 from cervical_d2.modeling.backbones import (
     build_cervical_resnet_fpn_backbone,
     build_cervical_retinanet_resnet_fpn_backbone,
 )
+from cervical_d2.modeling.dc_resnet import build_dc_resnet_backbone
+from cervical_d2.modeling.fpn import build_dc_resnet_fpn_backbone
 from cervical_d2.modeling.retinanet import CervicalRetinaNet
 from cervical_d2.modeling.roi_heads import CervicalROIHeads
 from cervical_d2.modeling.rpn import CervicalRPN
@@ -12,6 +15,9 @@ __all__ = [
     "CervicalROIHeads",
     "CervicalRPN",
     "CervicalRetinaNet",
+    "ClusteredAnchorGenerator",
     "build_cervical_resnet_fpn_backbone",
     "build_cervical_retinanet_resnet_fpn_backbone",
+    "build_dc_resnet_backbone",
+    "build_dc_resnet_fpn_backbone",
 ]

@@ -1,0 +1,132 @@
+"""Anchors made for a data set: k-means on the shapes of its boxes. Pure functions on arrays.
+
+M boxes, K anchors; sides are (width, height) in pixels of the network's input, IoUs those of boxes with one center.
+Source: 3cDe-Net (Wang et al. 2022), whose distance of 1 - IoU is that of YOLOv2 (Redmon and Farhadi 2017).
+"""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cervical_d2.errors import UserError
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Middle = Callable[..., Floats]
+
+# 3cDe-Net's mean does not minimize 1 - IoU; the median, of each side by itself, very nearly does.
+UPDATES: Mapping[str, Middle] = MappingProxyType({"median": np.median, "mean": np.mean})
+SAMPLE = 5000  # boxes of the restarts; more of them find no better starts, and take longer
+
+
+class Clusters(NamedTuple):
+    """`anchor` (K, 2) by area, the smallest first; `steps`: mean IoU at the start and after each step of the last
+    descent, which was the best of all restarts."""
+
+    anchor: Floats
+    steps: list[float]
+
+    @property
+    def mean_iou(self) -> float:
+        """Of all boxes, each with its best anchor."""
+        return self.steps[-1]
+
+
+def cluster_anchors(side: Floats, count: int, *, update: str = "median", restarts: int = 10, seed: int = 0) -> Clusters:
+    """The `count` anchors that fit the sides (M, 2) of boxes best, of so many `restarts`; `update` of `UPDATES`.
+
+    Beyond `SAMPLE` boxes the restarts see a sample of them, and the best is refined on all.
+
+    Raises:
+        UserError: fewer different shapes than anchors.
+    """
+    if (shapes := _shapes(side)) < count:
+        raise UserError(
+            f"{len(side)} boxes of {shapes} different shapes are too few for {count} anchors; use a larger set, or ask "
+            "for fewer anchors"
+        )
+    rng, middle = np.random.default_rng(seed), UPDATES[update]
+    side = np.asfortranarray(side)  # widths beside widths: all that follows takes whole columns
+    part = _sample(side, count, rng)
+    best = max((descend(part, seeds(part, count, rng), middle) for _ in range(restarts)), key=lambda run: run.mean_iou)
+    if part is not side:
+        best = descend(side, best.anchor, middle)
+    return best._replace(anchor=best.anchor[np.argsort(best.anchor.prod(axis=1), kind="stable")])
+
+
+def _shapes(side: Floats) -> int:
+    return len(np.unique(side, axis=0))
+
+
+def _sample(side: Floats, count: int, rng: np.random.Generator) -> Floats:
+    if len(side) <= SAMPLE:
+        return side
+    part = np.asfortranarray(side[rng.choice(len(side), SAMPLE, replace=False)])
+    return part if _shapes(part) >= count else side  # all but a few boxes may be alike
+
+
+def seeds(side: Floats, count: int, rng: np.random.Generator) -> Floats:
+    """(`count`, 2) different ones of `side` (M, 2), far from each other. Source: k-means++ (Arthur, Vassilvitskii 2007)
+
+    Each is drawn with a probability proportional to its squared distance from the nearest of those before.
+    """
+    chosen = [side[rng.integers(len(side))]]
+    distance = 1 - shape_iou(side, chosen[0])
+    while len(chosen) < count:
+        weight = distance**2
+        chosen.append(side[rng.choice(len(side), p=weight / weight.sum())])
+        distance = np.minimum(distance, 1 - shape_iou(side, chosen[-1]))
+    return np.array(chosen)
+
+
+def descend(side: Floats, anchor: Floats, middle: Middle) -> Clusters:
+    """Move `anchor` (K, 2) to the `middle` of the boxes that each fits best, as long as that raises the mean IoU.
+
+    The step that does not is not taken: neither mean nor median promises that 1 - IoU falls.
+    """
+    iou, which = best_anchor(side, anchor)
+    steps = [float(iou.mean())]
+    while True:
+        candidate = moved(side, iou, which, len(anchor), middle)
+        iou, which = best_anchor(side, candidate)
+        if iou.mean() <= steps[-1]:
+            return Clusters(anchor, steps)
+        anchor = candidate
+        steps.append(float(iou.mean()))
+
+
+def moved(side: Floats, iou: Floats, which: Ints, count: int, middle: Middle) -> Floats:
+    """(`count`, 2) the `middle` of the boxes of each cluster; an empty one starts again at the worst-fitted box.
+
+    `iou`, `which`: (M,) of each box of `side` (M, 2), as `best_anchor` returns them.
+    """
+    boxes = np.bincount(which, minlength=count)
+    groups = np.split(side[np.argsort(which, kind="stable")], np.cumsum(boxes)[:-1])
+    anchor = np.zeros((count, 2))
+    for number in np.flatnonzero(boxes):
+        anchor[number] = middle(groups[number], axis=0)
+    for number in np.flatnonzero(boxes == 0):
+        anchor[number] = side[iou.argmin()]
+        iou = np.maximum(iou, shape_iou(side, anchor[number]))  # the next one starts elsewhere
+    return anchor
+
+
+def best_anchor(side: Floats, anchor: Floats) -> tuple[Floats, Ints]:
+    """(M,) the best `shape_iou` of `side` (M, 2) with any row of `anchor` (K, 2), and (M,) the first such row."""
+    side = np.asfortranarray(side)  # as it is within a clustering
+    best, which = np.full(len(side), -1.0), np.zeros(len(side), np.int64)
+    for number, shape in enumerate(anchor):
+        iou = shape_iou(side, shape)
+        better = iou > best
+        np.copyto(best, iou, where=better)
+        np.copyto(which, number, where=better)
+    return best, which
+
+
+def shape_iou(a: Floats, b: Floats) -> Floats:
+    """IoU of boxes with one center, from their (..., 2) sides. Source: 3cDe-Net (2022), distance of its k-means."""
+    shared = np.minimum(a[..., 0], b[..., 0]) * np.minimum(a[..., 1], b[..., 1])
+    return shared / (a[..., 0] * a[..., 1] + b[..., 0] * b[..., 1] - shared)

@@ -1,0 +1,110 @@
+"""Anchors of any width and height, where Detectron2's are sizes times ratios.
+
+L pyramid levels, A anchors per cell; boxes are XYXY in pixels of the network's input.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.layers import ShapeSpec
+from detectron2.modeling.anchor_generator import (
+    ANCHOR_GENERATOR_REGISTRY,
+    BufferList,
+    DefaultAnchorGenerator,
+    build_anchor_generator,
+)
+from torch import Tensor
+
+from cervical_d2.config import config_value
+from cervical_d2.errors import UserError
+
+# Of MODEL.META_ARCHITECTURE; of all others, the RPN's.
+FEATURES = dict.fromkeys(("RetinaNet", "CervicalRetinaNet"), "MODEL.RETINANET.IN_FEATURES")
+KEY = "MODEL.ANCHOR_GENERATOR.CLUSTERS"
+CURE = "tools/cluster_anchors.py --config-file FILE prints what fits a config"
+Clusters = Sequence[Sequence[Sequence[float]]]
+"""L lists of A pairs (width, height)."""
+
+
+@ANCHOR_GENERATOR_REGISTRY.register()
+class ClusteredAnchorGenerator(DefaultAnchorGenerator):
+    """`DefaultAnchorGenerator` whose anchors may be given as `clusters`, in place of sizes and aspect ratios.
+
+    Without `clusters` it is the same to the last bit. Raises `UserError` for `clusters` that cannot be used.
+    Source: 3cDe-Net (Wang et al. 2022), k-means anchors.
+    """
+
+    @configurable
+    def __init__(self, *, clusters: Clusters = (), **kwargs: Any):
+        if not clusters:
+            super().__init__(**kwargs)
+            return
+        sides = sides_of(clusters, len(kwargs["strides"]))
+        # The config's own sizes may be those of another number of levels.
+        super().__init__(**{**kwargs, "sizes": [1.0], "aspect_ratios": [1.0]})
+        self.cell_anchors = BufferList([torch.cat([-side / 2, side / 2], dim=1).float() for side in sides])
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: list[ShapeSpec]) -> dict[str, Any]:
+        """Upstream's arguments and ours. `UserError` for levels of unequal numbers: all share one head."""
+        clusters = cfg.MODEL.ANCHOR_GENERATOR.CLUSTERS
+        numbers = [len(side) for side in sides_of(clusters, len(input_shape))] if clusters else []
+        if len(set(numbers)) > 1:
+            raise UserError(f"{KEY}: {numbers} anchors a level, but one head serves all, with equally many; {CURE}")
+        return {**super().from_config(cfg, input_shape), "clusters": clusters}
+
+
+def sides_of(clusters: Clusters, levels: int) -> list[Tensor]:
+    """(A, 2) float64 widths and heights, for each of so many `levels`.
+
+    Raises:
+        UserError: another number of levels, something else than pairs, or a side that is not above 0.
+    """
+    if len(clusters) != levels:
+        raise UserError(f"{KEY}: lists for {len(clusters)} levels, but the network has {levels}; {CURE}")
+    sides = []
+    for number, pairs in enumerate(clusters, start=1):
+        try:
+            side = torch.tensor(pairs, dtype=torch.float64)
+        except (TypeError, ValueError):  # words; rows of different lengths
+            side = torch.zeros(0)
+        if side.dim() != 2 or side.shape[1] != 2 or not ((side > 0) & side.isfinite()).all():
+            raise UserError(
+                f"{KEY}: {pairs!r:.60} for level {number} of {levels}; write [[width, height], ...], in px above 0"
+            )
+        sides.append(side)
+    return sides
+
+
+def anchor_levels(cfg: CfgNode) -> list[str]:
+    """The feature maps that anchors lie on."""
+    return list(config_value(cfg, FEATURES.get(cfg.MODEL.META_ARCHITECTURE, "MODEL.RPN.IN_FEATURES")))
+
+
+def cell_anchors(cfg: CfgNode) -> list[Tensor]:
+    """(A, 4) anchors around the origin for each of `anchor_levels`, as the model itself makes them of the config.
+
+    Raises:
+        UserError: they do not fit the levels, or are those of a generator that is not known or tells none.
+    """
+    levels = anchor_levels(cfg)
+    try:
+        return list(build_anchor_generator(cfg, [ShapeSpec(stride=1)] * len(levels)).cell_anchors)
+    except (AssertionError, AttributeError, KeyError) as error:
+        raise UserError(f"MODEL.ANCHOR_GENERATOR does not fit the levels {', '.join(levels)}: {error}") from error
+
+
+def check_anchors(cfg: CfgNode) -> None:
+    """Raises `UserError` for anchors that the config's levels cannot have, or that its generator does not know."""
+    name, ours = cfg.MODEL.ANCHOR_GENERATOR.NAME, ClusteredAnchorGenerator.__name__
+    if cfg.MODEL.ANCHOR_GENERATOR.CLUSTERS and name == DefaultAnchorGenerator.__name__:
+        raise UserError(f"MODEL.ANCHOR_GENERATOR.NAME {name} does not know {KEY}; use {ours}")
+    if not cfg.MODEL.ANCHOR_GENERATOR.CLUSTERS and name == ours:
+        raise UserError(
+            f"{KEY} is empty, as anchors are the data's own; compute and set them: tools/cluster_anchors.py --dataset "
+            f"NAME ({' '.join(cfg.DATASETS.TRAIN)}) --config-file FILE --num-anchors {3 * len(anchor_levels(cfg))}"
+        )
+    if name in (DefaultAnchorGenerator.__name__, ours):
+        cell_anchors(cfg)
