@@ -5,15 +5,16 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
-from detectron2.modeling.poolers import ROIPooler
 from detectron2.modeling.roi_heads import ROI_HEADS_REGISTRY, StandardROIHeads, build_box_head
 from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
 from detectron2.structures import Instances, pairwise_iou
 from detectron2.utils.events import EventStorage, get_event_storage
 from torch import Tensor
 
+from cervical_d2.errors import UserError
 from cervical_d2.modeling.box_regression import UPSTREAM_LOSS, box_loss_sum
 from cervical_d2.modeling.parity import box_transform
+from cervical_d2.modeling.pooler import EqualStrideROIPooler
 from cervical_d2.modeling.unlabeled import Leniency
 from cervical_d2.randomness import Stream, torch_seeded
 from cervical_d2.structures import ignore_regions, in_ignore_region, sampling_seed
@@ -76,8 +77,13 @@ class CervicalROIHeads(StandardROIHeads):
 
     @classmethod
     def _init_box_head(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
-        features, box = cfg.MODEL.ROI_HEADS.IN_FEATURES, cfg.MODEL.ROI_BOX_HEAD
-        pooler = ROIPooler(
+        features, box = list(cfg.MODEL.ROI_HEADS.IN_FEATURES), cfg.MODEL.ROI_BOX_HEAD
+        if not features or features != [name for name in input_shape if name in features]:
+            raise UserError(
+                f"MODEL.ROI_HEADS.IN_FEATURES {', '.join(features) or 'is empty'}: name some of "
+                f"{', '.join(input_shape)}, in this order"
+            )
+        pooler = EqualStrideROIPooler(
             output_size=box.POOLER_RESOLUTION,
             scales=tuple(1.0 / input_shape[name].stride for name in features),
             sampling_ratio=box.POOLER_SAMPLING_RATIO,
