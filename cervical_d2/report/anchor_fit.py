@@ -8,16 +8,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.layers import ShapeSpec
-from detectron2.modeling.anchor_generator import build_anchor_generator
 
-from cervical_d2.config import config_value
+from cervical_d2.data.anchor_clusters import best_anchor
 from cervical_d2.data.mapper import test_augmentations
-from cervical_d2.errors import UserError
+from cervical_d2.modeling.anchors import anchor_levels, cell_anchors
 from cervical_d2.report.statistics import Floats, Ints, SplitBoxes, sides
-
-# Of MODEL.META_ARCHITECTURE; of all others, the RPN's.
-FEATURES = dict.fromkeys(("RetinaNet", "CervicalRetinaNet"), "MODEL.RETINANET.IN_FEATURES")
 
 
 class Anchors(NamedTuple):
@@ -45,19 +40,15 @@ def fit_anchors(split: SplitBoxes, cfg: CfgNode) -> AnchorFit:
 
 
 def config_anchors(cfg: CfgNode) -> Anchors:
-    """`SIZES` x `ASPECT_RATIOS` of `MODEL.ANCHOR_GENERATOR`, as the model itself makes them of the config.
+    """Those of `MODEL.ANCHOR_GENERATOR`, as the model itself makes them of the config.
 
     Raises:
-        UserError: there are neither as many lists as levels, nor one.
+        UserError: they do not fit the levels.
     """
-    levels = list(config_value(cfg, FEATURES.get(cfg.MODEL.META_ARCHITECTURE, "MODEL.RPN.IN_FEATURES")))
-    try:
-        cells = list(build_anchor_generator(cfg, [ShapeSpec(stride=1)] * len(levels)).cell_anchors)
-    except AssertionError as error:
-        raise UserError(f"MODEL.ANCHOR_GENERATOR does not fit the levels {', '.join(levels)}: {error}") from error
+    cells = cell_anchors(cfg)
     corners = torch.cat(cells).double().numpy()
-    level = np.repeat(np.arange(len(levels)), [len(cell) for cell in cells])
-    return Anchors(levels, level, corners[:, 2:4] - corners[:, :2])
+    level = np.repeat(np.arange(len(cells)), [len(cell) for cell in cells])
+    return Anchors(anchor_levels(cfg), level, corners[:, 2:4] - corners[:, :2])
 
 
 def network_scale(cfg: CfgNode, size: Floats) -> Floats:
@@ -75,19 +66,3 @@ def _resized(cfg: CfgNode, size: Floats) -> Floats:
             blank = np.broadcast_to(np.uint8(0), (height, width, 3))
             row[:] = augmentation.get_transform(blank).apply_coords(row[None].copy())[0]
     return result
-
-
-def best_anchor(side: Floats, anchor: Floats) -> tuple[Floats, Ints]:
-    """(M,) the best `shape_iou` of `side` (M, 2) with any row of `anchor` (A, 2), and (M,) the first such row."""
-    best, which = np.full(len(side), -1.0), np.zeros(len(side), np.int64)
-    for number, shape in enumerate(anchor):
-        iou = shape_iou(side, shape)
-        better = iou > best
-        best[better], which[better] = iou[better], number
-    return best, which
-
-
-def shape_iou(a: Floats, b: Floats) -> Floats:
-    """IoU of boxes with one center, from their (..., 2) sides. Source: 3cDe-Net (2022), distance of its k-means."""
-    shared = np.minimum(a, b).prod(axis=-1)
-    return shared / (a.prod(axis=-1) + b.prod(axis=-1) - shared)

@@ -1,27 +1,30 @@
 """The boxes of splits among the anchors of a config, as a figure."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
-from cervical_d2.report.anchor_fit import AnchorFit, best_anchor
-from cervical_d2.report.axes import GRAY, RGB, WIDTHS, log_axis
-from cervical_d2.report.statistics import Floats
+from cervical_d2.data.anchor_clusters import best_anchor
+from cervical_d2.report.anchor_fit import AnchorFit
+from cervical_d2.report.axes import GRAY, RGB, WIDTHS, log_axis, panels
+from cervical_d2.report.statistics import Floats, mean
 from cervical_d2.report.summary import FITS, Subject
 
 MARKERS = "osD^vPX*"  # one a pyramid level
 
 
-def anchor_figure(subjects: Sequence[Subject]) -> Figure:
-    """Left the boxes among the anchors, right the share of boxes that find an anchor so good; a row a split."""
+def anchor_figure(subjects: Sequence[Subject], size: str = "the test size") -> Figure:
+    """Left the boxes, at a `size` to be named, among the anchors, right the share of boxes that find an anchor so good;
+    a row a split."""
     fits = [(subject, subject.fit) for subject in subjects if subject.fit]
     figure = Figure((WIDTHS[1], 4.6 * len(fits)), layout="constrained")
     grid = figure.subplots(len(fits), 2, squeeze=False, width_ratios=(1.15, 1))
     for (plane, curves), (subject, fit) in zip(grid, fits, strict=True):
         _anchor_plane(plane, fit)
-        plane.set_title(f"{subject.boxes.name}: boxes at the test size, and anchors", loc="left", fontsize=10)
+        plane.set_title(f"{subject.boxes.name}: boxes at {size}, and anchors", loc="left", fontsize=10)
         for label, name in enumerate(subject.boxes.classes):
             _coverage(curves, fit.iou[subject.boxes.label == label], label, name)
         for threshold in FITS:
@@ -64,3 +67,17 @@ def _coverage(ax: Axes, iou: Floats, label: int, name: str) -> None:
         reached = 100 * (1 - np.arange(len(iou)) / len(iou))
         style = ("-", "--", "-.")[label % 3]
         ax.step(np.sort(iou), reached, color=RGB[label % len(RGB)], linestyle=style, label=name, where="pre")
+
+
+def sweep_figure(swept: Mapping[int, float], levels: int, own: AnchorFit) -> Figure:
+    """Mean IoU by number of anchors (`swept`); filled where it can be divided among so many `levels`; cross: `own`."""
+    figure, (ax,) = panels(1, 4.0)
+    usable = {number: iou for number, iou in swept.items() if number % levels == 0}
+    ax.plot(list(swept), list(swept.values()), "o-", color=RGB[0], markerfacecolor="white", label="k-means")
+    ax.plot(list(usable), list(usable.values()), "o", color=RGB[0], label=f"a multiple of the {levels} levels")
+    ax.plot([len(own.anchors.size)], [mean(own.iou)], "X", color=RGB[1], markersize=9, label="the config's anchors")
+    ax.set(xlabel="number of anchors", ylabel="mean IoU by shape with the best anchor")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.grid(alpha=0.3)
+    ax.legend(loc="lower right", fontsize=8)
+    return figure

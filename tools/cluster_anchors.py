@@ -1,0 +1,65 @@
+#!/usr/bin/env python
+"""Anchors that fit the boxes of a data set, by k-means on their shapes (3cDe-Net), as YAML to paste.
+
+tools/cluster_anchors.py --dataset cric_train --config-file configs/faster_rcnn_R_50_FPN.yaml --num-anchors 15
+Boxes are measured after the resize of the config's training, once at each of its sizes. The last line is the mean IoU.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+BASE = "faster_rcnn_R_50_FPN.yaml"  # its anchors are Detectron2's 15
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Answers --help without importing torch."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--dataset", metavar="NAME", help="a registered split, NAME@MAP or FILE.yaml:SPLIT")
+    source.add_argument("--annotations", type=Path, metavar="FILE", help="COCO JSON")
+    parser.add_argument("--num-anchors", required=True, type=int, metavar="K", help="of all levels together")
+    parser.add_argument("--config-file", default="", metavar="FILE", help=f"levels and sizes (default {BASE} at 800)")
+    parser.add_argument("--min-size", type=int, metavar="PX", help="short side, in place of the config's (default 800)")
+    parser.add_argument("--max-size", type=int, metavar="PX", help="most of the long side, likewise (default 1333)")
+    updates = ("median", "mean")
+    parser.add_argument("--update", choices=updates, default="median", help="mean: as published, and worse")
+    parser.add_argument("--restarts", type=int, default=10, help="the best is kept (default 10)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", type=Path, metavar="DIR", help="write the YAML and a picture of the boxes there")
+    parser.add_argument("--sweep", action="store_true", help="all numbers up to K as well, as a table and a picture")
+    args = parser.parse_args(argv)
+    if args.restarts < 1 or args.seed < 0 or min(args.min_size or 1, args.max_size or 1) < 1:
+        parser.error("--restarts, --min-size and --max-size must be 1 or more, --seed 0 or more")
+    return args
+
+
+def run(args: argparse.Namespace) -> None:
+    """Read, cluster, tell; the pictures are written last."""
+    from cervical_d2.config import load_config
+    from cervical_d2.report.anchor_report import Clustering, as_text, boxes_of_file, boxes_of_split, study, write_study
+
+    cfg = load_config(args.config_file or BASE)
+    if args.min_size or not args.config_file:
+        cfg.INPUT.MIN_SIZE_TRAIN = (args.min_size or 800,)
+        cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING = "choice"
+    cfg.INPUT.MAX_SIZE_TRAIN = args.max_size or cfg.INPUT.MAX_SIZE_TRAIN
+    boxes = boxes_of_file(args.annotations) if args.annotations else boxes_of_split(args.dataset)
+    how = Clustering(args.update, args.restarts, args.seed)
+    found = study(boxes, cfg, args.num_anchors, how, args.sweep)
+    print(as_text(found))
+    if args.output:
+        print("wrote", *write_study(found, args.output), file=sys.stderr)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit status: 0, or 2 for a user's mistake."""
+    args = parse_args(argv)
+    from cervical_d2.errors import run_main
+
+    return run_main(lambda: run(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
