@@ -6,18 +6,24 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import command, real_data
+from detectron2.modeling import build_model
 from test_predictions import rows_on_truth
 
+from cervical_d2.config import load_config
 from cervical_d2.data.registry import resolve
 from cervical_d2.errors import UserError
-from cervical_d2.papers import experiments
+from cervical_d2.papers import quick
 from cervical_d2.papers.experiments import Job, jobs, make_plan, parse_table, run_jobs
 from cervical_d2.papers.outcomes import document, markdown, outcomes, passed
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("xu", "name a paper"), ("yu:3", r"name a paper \(xu\)"), ("xu:2", "has the tables 3, 4, 5, 6, 7, 8, 9, 10, 11")],
+    [
+        ("xu", "name a paper"),
+        ("yu:3", r"name a paper \(xu, 3cde\)"),
+        ("xu:2", "has the tables 3, 4, 5, 6, 7, 8, 9, 10, 11"),
+    ],
 )
 def test_unknown_tables_are_refused(text, message):
     with pytest.raises(UserError, match=message):
@@ -186,10 +192,12 @@ def test_the_tool_trains_reports_and_goes_on(tiny: Path, monkeypatch, capfd):
 
     config = (tiny / "config.yaml").read_text()
     (tiny / "config.yaml").write_text(config.replace("MAX_ITER: 4", "MAX_ITER: 1") + "SEED: 0\n")
-    monkeypatch.setitem(experiments.QUICK, "tiny", str(tiny / "config.yaml"))
+    monkeypatch.setitem(quick.QUICK, "tiny", str(tiny / "config.yaml"))
     monkeypatch.setitem(parse_table("xu:8")[0].floors, "tiny", 0)
     (tiny / "weights").mkdir()
-    torch.save({"model": {}}, tiny / "weights/R_18_imagenet.pth")
+    baseline = make_plan(*parse_table("xu:8"), quick="tiny").baseline
+    model = build_model(load_config(baseline.config, baseline.options))
+    torch.save({"model": model.state_dict()}, tiny / "weights/R_18_imagenet.pth")
     monkeypatch.chdir(tiny)
     words = ["xu:8", "--quick", "tiny", "--rows", "GIoU", "--samples", "5", "--output", str(tiny / "out")]
     monkeypatch.setattr("sys.argv", ["reproduce.py", *words])

@@ -2,18 +2,14 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
-
-from detectron2.data import DatasetCatalog
+from typing import NamedTuple
 
 from cervical_d2.config import config_value, load_config
 from cervical_d2.errors import UserError
-from cervical_d2.papers.tables import Paper, Row, read_paper, read_weights
-from cervical_d2.report.pixels import pixel_statistics
+from cervical_d2.papers.quick import quick_config, quick_options
+from cervical_d2.papers.tables import Paper, Row, read_paper
 
-PAPERS = {"xu": "xu2022"}
-QUICK = {"bccd": "quick/bccd.yaml", "cric": "quick/cric.yaml", "demo": "quick/demo.yaml"}
-IOU_WEIGHT = 10.0  # of the losses of decoded boxes, as in the rows' own configs
+PAPERS = {"xu": "xu2022", "3cde": "3cdenet"}
 
 
 class Experiment(NamedTuple):
@@ -56,8 +52,8 @@ def make_plan(
 ) -> Plan:
     """Of the rows `labels`, by default all; the baseline is always among them.
 
-    `quick`: a name of `QUICK`, on whose data and at whose size the rows are trained. Rows that are the same there, such
-    as the depths of a ResNet, are trained once. `settings`: KEY, VALUE, ... for all rows.
+    `quick`: a name of `quick.QUICK`, on whose data and at whose size the rows are trained. Rows that are the same
+    there, such as the depths of a ResNet, are trained once. `settings`: KEY, VALUE, ... for all rows.
 
     Raises:
         UserError: no such row or quick data set; settings that are not known, or by which the rows differ.
@@ -66,18 +62,17 @@ def make_plan(
     known = [row.label for row in rows]
     if unknown := [label for label in labels if label not in known]:
         raise UserError(f"no row {unknown[0]!r} in table {table}; there are {'; '.join(known)}")
-    if quick and quick not in QUICK:
-        raise UserError(f"--quick {quick}: there are {', '.join(QUICK)}")
+    at_size = quick_config(quick) if quick else ""
     made: dict[tuple[str, ...], Experiment] = {}
     left_out: dict[str, str] = {}
     baseline = None
     for row in rows:
-        options = quick_options(row, quick) if quick else ()
+        options = quick_options(paper, row, at_size) if at_size else ()
         reason = row.not_ours or (options if isinstance(options, str) else "")
         if reason:
             left_out[row.label] = reason
             continue
-        config = QUICK[quick] if quick else str(row.config)
+        config = at_size or str(row.config)
         key = (config, *options)
         is_baseline = row.config == paper.baselines[table]
         if key in made:
@@ -91,7 +86,7 @@ def make_plan(
     chosen = [item for item in made.values() if item is baseline or not labels or item.row.label in labels]
     if settings:
         _refuse_factors(made.values(), settings)
-    floor = paper.floors[quick or "comparison_detector"]
+    floor = paper.floors[quick or "full"]
     return Plan(paper, table, chosen, baseline, left_out, floor)
 
 
@@ -101,40 +96,6 @@ def _refuse_factors(experiments: Iterable[Experiment], settings: Sequence[str]) 
     for name in settings[::2]:
         if len({str(config_value(cfg, name)) for cfg in configs}) > 1:
             raise UserError(f"--set {name}: the rows of the table differ by it")
-
-
-def quick_options(row: Row, quick: str) -> tuple[str, ...] | str:
-    """What the facts of `row` change in the quick config, or why there is no quick version of it."""
-    facts = row.facts
-    if facts["architecture"] != "faster_rcnn":
-        return "the quick configs are of Faster R-CNN"
-    if facts["normalization"] == "coco":
-        return "COCO's images are not here"
-    cfg = load_config(QUICK[quick])
-    # Whatever a row starts from, at this size there are ImageNet's weights of a ResNet-18 alone.
-    weights = "" if facts["initialization"] == "none" else read_weights()["R_18_imagenet"].file
-    options: dict[str, Any] = {
-        "MODEL.BACKBONE.NAME": "build_cervical_resnet_fpn_backbone",
-        "MODEL.BACKBONE.FREEZE_AT": 0,
-        "MODEL.BACKBONE.FREEZE_STAGES": tuple(facts["frozen"]),
-        "MODEL.RESNETS.NORM": "EvalBN",
-        "MODEL.WEIGHTS": weights,
-        "MODEL.RPN.BBOX_REG_LOSS_TYPE": "l1",
-        "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE": facts["loss"],
-        "MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA": 1.0,
-        "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT": IOU_WEIGHT if facts["loss"] in ("iou", "giou") else 1.0,
-    }
-    if len(facts["sides"]) == 1:
-        options["INPUT.MIN_SIZE_TRAIN"] = (max(cfg.INPUT.MIN_SIZE_TRAIN),)
-    if facts["normalization"] == "self":
-        options |= _own_statistics(cfg.DATASETS.TRAIN[0], cfg.INPUT.FORMAT)
-    return tuple(str(word) for pair in options.items() for word in pair)
-
-
-def _own_statistics(dataset: str, image_format: str) -> dict[str, list[float]]:
-    found = pixel_statistics(DatasetCatalog.get(dataset), image_format)
-    return {"MODEL.PIXEL_MEAN": [round(value, 3) for value in found.mean],
-            "MODEL.PIXEL_STD": [round(value, 3) for value in found.std]}  # fmt: skip
 
 
 class Job(NamedTuple):

@@ -100,25 +100,30 @@ def markdown(plan: Plan, found: Sequence[Outcome], quick: str, command: str) -> 
     reached, told = passed(plan, found, quick)
     where = f" at the size of {quick}" if quick else ""
     ours = ["seeds", "mAP", f"{LEVEL} %", "sd", "AR", "difference of mAP", f"{LEVEL} %", "p"]
-    header = ["row", "mAP, paper", "AR, paper", *ours]
+    header = ["row", *(f"{name}, paper" for name in plan.paper.figures), *ours]
     lines = [
         f"# {plan.paper.title}, Table {plan.table}: {plan.paper.titles[plan.table]}{where}",
         "", f"```\n{command}\n```", "", told, "",
         "| " + " | ".join(header) + " |", "|" + " --- |" * len(header),
     ]  # fmt: skip
-    lines += ["| " + " | ".join(_cells(item)) + " |" for item in (found if reached else found[:1])]
+    told_rows = found if reached else found[:1]
+    lines += ["| " + " | ".join([*_printed(plan, item), *_cells(item)]) + " |" for item in told_rows]
     lines += ["", *(f"- {label}: left out, {reason}." for label, reason in plan.left_out.items())]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _printed(plan: Plan, item: Outcome) -> list[str]:
+    figures = (item.printed.get(name) for name in plan.paper.figures)
+    return [item.label, *("" if figure is None else f"{figure:.1f}" for figure in figures)]
 
 
 def _cells(item: Outcome) -> list[str]:
     values, mean = item.values["coco/mAP"], item.interval["coco/mAP"]
     change = item.difference["coco/mAP"]
     return [
-        item.label, *(f"{value:.1f}" for value in item.printed.values()), str(len(values)),
-        f"{mean.value:.1f}", f"{mean.low:.1f} to {mean.high:.1f}", f"{stdev(values):.1f}" if len(values) > 1 else "",
-        f"{item.interval['coco/AR'].value:.1f}", f"{change.value:+.1f}", f"{change.low:+.1f} to {change.high:+.1f}",
-        f"{item.p['coco/mAP']:.3f}",
+        str(len(values)), f"{mean.value:.1f}", f"{mean.low:.1f} to {mean.high:.1f}",
+        f"{stdev(values):.1f}" if len(values) > 1 else "", f"{item.interval['coco/AR'].value:.1f}",
+        f"{change.value:+.1f}", f"{change.low:+.1f} to {change.high:+.1f}", f"{item.p['coco/mAP']:.3f}",
     ]  # fmt: skip
 
 

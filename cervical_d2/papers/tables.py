@@ -14,8 +14,8 @@ OF_ROWS = {"label", "config", "printed", "parameters", "not_ours"}
 class Row(NamedTuple):
     """An experiment: its figures as printed, in %, and the config (a name in configs/) that repeats it.
 
-    `facts`: what the config has to set. `parameters`: trainable ones in millions, where printed. A row whose `not_ours`
-    gives a reason has no config.
+    `facts`: what the config has to set. A figure that is printed nowhere is not in `printed`. `parameters`: trainable
+    ones in millions, where printed. A row whose `not_ours` gives a reason has no config.
     """
 
     table: int
@@ -30,8 +30,8 @@ class Row(NamedTuple):
 class Paper(NamedTuple):
     """`titles`, `rows` and the config of the `baselines` by the number of the table.
 
-    `floors`: the mAP that a baseline has to have, by the data that it is trained on. `same`: configs that are one
-    experiment, and resolve equal.
+    `floors`: the mAP that a baseline has to have, `full` on the paper's own data, else by the name of the quick set.
+    `quick`: keys of all its quick versions. `same`: configs that are one experiment, and resolve equal.
     """
 
     name: str
@@ -42,6 +42,7 @@ class Paper(NamedTuple):
     baselines: dict[int, str]
     floors: dict[str, float]
     same: list[list[str]]
+    quick: dict[str, Any]
 
 
 class Weights(NamedTuple):
@@ -63,12 +64,12 @@ def read_paper(name: str) -> Paper:
     titles = {number: table["title"] for number, table in spec["tables"].items()}
     same = [[f"{name}/{config}.yaml" for config in group] for group in spec["same"]]
     baselines = {number: f"{name}/{table['baseline']}.yaml" for number, table in spec["tables"].items()}
-    return Paper(name, spec["title"], spec["figures"], titles, rows, baselines, spec["floors"], same)
+    return Paper(name, spec["title"], spec["figures"], titles, rows, baselines, spec["floors"], same, spec["quick"])
 
 
 def _row(number: int, row: dict[str, Any], common: dict[str, Any], figures: list[str], name: str) -> Row:
     facts = {**common, **{key: value for key, value in row.items() if key not in OF_ROWS}}
-    printed = dict(zip(figures, row["printed"], strict=True))
+    printed = dict(zip(figures, row["printed"], strict=True)) if "printed" in row else {}
     config = f"{name}/{row['config']}.yaml" if "config" in row else None
     return Row(number, row["label"], printed, config, facts, row.get("parameters"), row.get("not_ours", ""))
 
@@ -78,16 +79,17 @@ def read_weights() -> dict[str, Weights]:
     """By name."""
     spec = yaml.safe_load((HERE / "weights.yaml").read_text(encoding="utf-8"))
     return {
-        name: Weights(entry["file"], entry["source"], _command(entry["file"], entry.get("options", "")))
+        name: Weights(entry["file"], entry["source"], entry.get("command") or _conversion(entry))
         for name, entry in spec.items()
     }
 
 
-def _command(file: str, options: str) -> str:
-    return " ".join(["python tools/convert_checkpoint.py DOWNLOADED", file, *options.split()])
+def _conversion(entry: dict[str, str]) -> str:
+    options = entry.get("options", "").split()
+    return " ".join(["python tools/convert_checkpoint.py DOWNLOADED", entry["file"], *options])
 
 
 def how_to_get(file: str) -> str:
     """Whose the weights in `file` are and how to make it, empty for a file that no config of ours names."""
     found = next((weights for weights in read_weights().values() if weights.file == file), None)
-    return f"it is {found.source}, downloaded and converted: {found.command}" if found else ""
+    return f"it is {found.source}: {found.command}" if found else ""
