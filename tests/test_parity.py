@@ -7,6 +7,7 @@ import torch
 from box_loss_scenes import CLASSES, KEY, LOSS, Scene, losses, part_of
 from detectron2.structures import Boxes, Instances
 
+from cervical_d2.errors import UserError
 from cervical_d2.structures import LabeledInstances
 
 FLOOR, PADDED, CLAMP = "MODEL.RPN.LOW_QUALITY_FLOOR", "MODEL.ANCHOR_GENERATOR.PADDED", "MODEL.CLAMP_DELTAS"
@@ -53,6 +54,12 @@ def test_a_cells_best_anchor_needs_the_floor_by_hand(floor, expected):
     anchors = [[0, 0, 100, 32], [1000, 0, 1100, 29], [2000, 0, 2100, 30], [3000, 0, 3100, 100]]
     labels, _ = labeled(part_of("rpn", True, FLOOR, floor), anchors, image(cells, (4000, 4000)))
     assert labels[0].tolist() == expected
+
+
+@pytest.mark.parametrize("floor", [-0.1, 30])
+def test_a_floor_that_is_no_iou_is_refused(floor):
+    with pytest.raises(UserError, match=rf"LOW_QUALITY_FLOOR is {floor}(\.0)?, an IoU; allowed: 0"):
+        part_of("rpn", True, FLOOR, floor)
 
 
 def by_the_rule(anchors, cells, floor):

@@ -8,6 +8,7 @@ from detectron2.modeling.proposal_generator import PROPOSAL_GENERATOR_REGISTRY, 
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
+from cervical_d2.errors import UserError
 from cervical_d2.modeling.box_regression import UPSTREAM_LOSS, dense_box_loss_sum
 from cervical_d2.modeling.parity import RPN_NORMALIZERS, FlooredMatcher, box_transform, labels_and_boxes
 from cervical_d2.modeling.unlabeled import Leniency
@@ -50,6 +51,8 @@ class CervicalRPN(RPN):
             "loss_normalizer": rpn.LOSS_NORMALIZER,
             "padded_anchors": cfg.MODEL.ANCHOR_GENERATOR.PADDED,
         }
+        if not 0 <= rpn.LOW_QUALITY_FLOOR <= 1:
+            raise UserError(f"MODEL.RPN.LOW_QUALITY_FLOOR is {rpn.LOW_QUALITY_FLOOR}, an IoU; allowed: 0 (off) to 1")
         if rpn.LOW_QUALITY_FLOOR:
             ours["anchor_matcher"] = FlooredMatcher(rpn.IOU_THRESHOLDS, rpn.IOU_LABELS, rpn.LOW_QUALITY_FLOOR)
         return {**super().from_config(cfg, input_shape), **ours}
