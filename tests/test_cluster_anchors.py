@@ -80,6 +80,8 @@ def test_descent_is_that_of_plain_loops(kind):
 def test_shape_iou_by_hand():
     # 10 x 20 in 20 x 20: 200 of 400. 10 x 60 across 30 x 30: 300 of 600 + 900 - 300.
     assert shape_iou(np.array([[10.0, 20], [10, 60]]), np.array([[20.0, 20], [30, 30]])) == pytest.approx([0.5, 0.25])
+    iou, which = best_anchor(np.array([[10.0, 10]]), np.array([[90.0, 90], [20, 10], [10, 20], [20, 10]]))
+    assert (iou.tolist(), which.tolist()) == ([0.5], [1])  # the first of equals
 
 
 def test_median_and_mean_by_hand():
@@ -165,21 +167,31 @@ def test_empty_clusters_start_again_at_the_worst_fitted_boxes():
     assert descend(side, anchor, np.median).mean_iou > 0.8
 
 
-def test_many_boxes_are_refined_from_a_sample(monkeypatch):
+def test_many_boxes_are_clustered_by_samples_first(monkeypatch):
     side = heavy_tailed(0, 1500)
     whole = cluster_anchors(side, 9)
-    seen = []
-    monkeypatch.setattr(anchor_clusters, "SAMPLE", 300)
-    monkeypatch.setattr(anchor_clusters, "seeds", lambda part, *rest: seen.append(len(part)) or seeds(part, *rest))
+    looked_at = []
+
+    def counted(part, anchor, middle):
+        looked_at.append((len(part), best_anchor(side, anchor)[0].mean()))
+        return descend(part, anchor, middle)
+
+    monkeypatch.setattr(anchor_clusters, "RUNGS", ((300, 3), (800, 2)))
+    monkeypatch.setattr(anchor_clusters, "descend", counted)
     found = cluster_anchors(side, 9)
-    assert seen == [300] * 10
-    assert found.mean_iou == pytest.approx(best_anchor(side, found.anchor)[0].mean())  # of all, not of the sample
+    assert [boxes for boxes, _ in looked_at] == [300] * 10 + [800] * 3 + [1500] * 2
+    starts = [fit for _, fit in looked_at[10:]]
+    assert starts[:3] == sorted(starts[:3], reverse=True)  # by the fit of all boxes
+    assert found.mean_iou == pytest.approx(best_anchor(side, found.anchor)[0].mean())  # of all, not of a sample
     assert found.mean_iou == pytest.approx(whole.mean_iou, abs=0.005)
-    assert descend(side, found.anchor, np.median).steps == [found.mean_iou]  # the end of a descent on all
+    assert descend(side, found.anchor, np.median).steps == pytest.approx([found.mean_iou])  # it ends where all would
+    looked_at.clear()
+    cluster_anchors(side[:800], 9)
+    assert {boxes for boxes, _ in looked_at} == {800}  # few are clustered as they are
 
 
 def test_rare_shapes_that_a_sample_misses_are_found(monkeypatch):
-    monkeypatch.setattr(anchor_clusters, "SAMPLE", 10)
+    monkeypatch.setattr(anchor_clusters, "RUNGS", ((10, 3), (20, 1)))
     side = np.array([[20.0, 20]] * 500 + [[5.0, 90]] + [[90.0, 5]])
     found = cluster_anchors(side, 3)
     assert sorted(found.anchor.tolist()) == [[5, 90], [20, 20], [90, 5]]
@@ -232,7 +244,7 @@ def test_boxes_are_scaled_as_the_resize_does(rounding):
             expected += [[0, 0, *(np.array(box) * new / [width, height])] for box in ((12, 20), (7, 3))]
     assert boxes.box == pytest.approx(np.array(expected))
     assert boxes.label.tolist() == [0, 1] * 10
-    assert boxes.size[boxes.image[10]].tolist() == boxes.size[5].tolist()  # those of 800 lie in images of their own
+    assert boxes.image.tolist() == [box // 2 for box in range(20)]  # those of 800 lie in images of their own
     assert tiny == 0
     wide = boxes.size[5].tolist()  # 121 x 946 at 800: see test_resize.py
     assert wide == ([170, 1333] if rounding == "detectron2" else [171, 1333])
@@ -354,7 +366,7 @@ def test_config_seed_and_update_are_heeded(tmp_path: Path, capsys):
     assert "480 boxes" not in plain
     assert "# 240 boxes of some at (1333, 800), without 0 too small ones" in plain
     assert run(capsys, *asked)[1] == plain
-    for words in (("--seed", 1), ("--update", "mean"), ("--min-size", 400), ("--restarts", 5)):
+    for words in (("--seed", 1), ("--update", "mean"), ("--min-size", 400), ("--max-size", 600), ("--restarts", 5)):
         changed = run(capsys, *asked, *words)[1]
         assert changed.split("MODEL")[1] != plain.split("MODEL")[1]
     text = run(capsys, *asked, "--config-file", "quick/bccd.yaml", "--max-size", 600)[1]

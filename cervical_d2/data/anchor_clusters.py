@@ -19,12 +19,13 @@ Middle = Callable[..., Floats]
 
 # 3cDe-Net's mean does not minimize 1 - IoU; the median, of each side by itself, very nearly does.
 UPDATES: Mapping[str, Middle] = MappingProxyType({"median": np.median, "mean": np.mean})
-SAMPLE = 5000  # boxes of the restarts; more of them find no better starts, and take longer
+# Of more boxes than the last of these, the descents look at so many, and so many of the descents, the best on all
+# boxes, go on to more: a sample has optima of its own, and all would take long.
+RUNGS = ((5000, 3), (20_000, 1))
 
 
 class Clusters(NamedTuple):
-    """`anchor` (K, 2) by area, the smallest first; `steps`: mean IoU at the start and after each step of the last
-    descent, which was the best of all restarts."""
+    """`anchor` (K, 2); `steps`: mean IoU at the start of a descent and after each of its steps."""
 
     anchor: Floats
     steps: list[float]
@@ -36,9 +37,9 @@ class Clusters(NamedTuple):
 
 
 def cluster_anchors(side: Floats, count: int, *, update: str = "median", restarts: int = 10, seed: int = 0) -> Clusters:
-    """The `count` anchors that fit the sides (M, 2) of boxes best, of so many `restarts`; `update` of `UPDATES`.
+    """The `count` anchors, by area, that fit the sides (M, 2) of boxes best, of so many `restarts`.
 
-    Beyond `SAMPLE` boxes the restarts see a sample of them, and the best is refined on all.
+    `update`: one of `UPDATES`. A set beyond `RUNGS` is clustered by samples first.
 
     Raises:
         UserError: fewer different shapes than anchors.
@@ -49,23 +50,21 @@ def cluster_anchors(side: Floats, count: int, *, update: str = "median", restart
             "for fewer anchors"
         )
     rng, middle = np.random.default_rng(seed), UPDATES[update]
-    side = np.asfortranarray(side)  # widths beside widths: all that follows takes whole columns
-    part = _sample(side, count, rng)
-    best = max((descend(part, seeds(part, count, rng), middle) for _ in range(restarts)), key=lambda run: run.mean_iou)
-    if part is not side:
-        best = descend(side, best.anchor, middle)
+    rungs = RUNGS if len(side) > RUNGS[-1][0] else ()
+    # Mixed, so that its first rows are a sample; widths beside widths, as all that follows takes whole columns.
+    side = np.asfortranarray(rng.permutation(side) if rungs else side)
+    first = side[: rungs[0][0]] if rungs else side
+    first = first if _shapes(first) >= count else side  # all but a few boxes may be alike
+    anchors = [seeds(first, count, rng) for _ in range(restarts)]
+    for boxes, going_on in rungs:
+        anchors = [descend(side[:boxes], anchor, middle).anchor for anchor in anchors]
+        anchors = sorted(anchors, key=lambda anchor: -best_anchor(side, anchor)[0].mean())[:going_on]
+    best = max((descend(side, anchor, middle) for anchor in anchors), key=lambda run: run.mean_iou)
     return best._replace(anchor=best.anchor[np.argsort(best.anchor.prod(axis=1), kind="stable")])
 
 
 def _shapes(side: Floats) -> int:
     return len(np.unique(side, axis=0))
-
-
-def _sample(side: Floats, count: int, rng: np.random.Generator) -> Floats:
-    if len(side) <= SAMPLE:
-        return side
-    part = np.asfortranarray(side[rng.choice(len(side), SAMPLE, replace=False)])
-    return part if _shapes(part) >= count else side  # all but a few boxes may be alike
 
 
 def seeds(side: Floats, count: int, rng: np.random.Generator) -> Floats:
