@@ -29,27 +29,14 @@ def run(args: argparse.Namespace) -> None:
     """One process's work."""
     from detectron2.utils import comm
 
-    from cervical_d2.checkpoint.checkpointer import CervicalCheckpointer
     from cervical_d2.config import load_config
     from cervical_d2.engine.faults import told_in_one_line
-    from cervical_d2.engine.ranks import together
-    from cervical_d2.engine.setup import prepare, start_run
-    from cervical_d2.engine.trainer import Trainer
+    from cervical_d2.engine.run import run_config
     from cervical_d2.report.evaluation_report import write_reports
 
-    cfg, train = load_config(args.config_file, args.opts), not args.eval_only
+    cfg = load_config(args.config_file, args.opts)
     with told_in_one_line():
-        lines = together(lambda: prepare(cfg, train=train, resume=args.resume))
-        start_run(cfg, lines, train=train, resume=args.resume)
-        if train:
-            trainer = Trainer(cfg)
-            trainer.resume_or_load(resume=args.resume)
-            trainer.train()
-        else:
-            model = Trainer.build_model(cfg)
-            weights = CervicalCheckpointer(model, cfg.OUTPUT_DIR, strict=True)
-            weights.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
-            Trainer.test(cfg, model)
+        run_config(cfg, train=not args.eval_only, resume=args.resume)
         if cfg.TEST.REPORT and comm.is_main_process():
             write_reports(cfg)
 

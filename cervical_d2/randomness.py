@@ -23,6 +23,7 @@ class Stream(IntEnum):
     ANCHORS = 6
     PROPOSALS = 7
     CORRUPTION = 8
+    COPIES = 9
 
 
 def generator(seed: int, stream: Stream, *keys: int) -> np.random.Generator:

@@ -3,6 +3,7 @@
 
 tools/report.py output/quick/bccd                                        # of train_net.py: its last evaluation
 tools/report.py output/mine --baseline output/quick/bccd                 # and how it compares
+tools/report.py output/classifier/herlev_2                               # of train_classifier.py: all folds
 tools/report.py predictions.json --dataset bccd_test --output report     # COCO results of any tool
 """
 
@@ -35,10 +36,17 @@ def run(args: argparse.Namespace) -> None:
     from cervical_d2.data.registry import resolve
     from cervical_d2.errors import UserError
     from cervical_d2.evaluation.severity import OWN
+    from cervical_d2.report.classification_report import cell_runs, write_cell_report
     from cervical_d2.report.evaluation_report import Options, write_report
     from cervical_d2.report.run_sections import evaluated
 
     is_file = args.source.is_file()
+    if not is_file and (runs := cell_runs(args.source, args.dataset or "")):
+        if args.baseline:
+            raise UserError("--baseline is of detectors; classifiers are compared by their summary.json")
+        path = write_cell_report(runs, args.output or args.source / "report", args.samples, args.seed)
+        print(f"{path}: open it in a browser; figures.json beside it has the numbers")
+        return
     if is_file and not (args.dataset and args.output):
         raise UserError(f"{args.source}: a file of predictions needs --dataset and --output")
     named = args.dataset or load_config(str(args.source / "config.yaml")).DATASETS.TEST[0]

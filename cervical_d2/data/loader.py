@@ -85,7 +85,8 @@ class _Presentations(Dataset):
         try:
             with numpy_seeded(self.seed, Stream.AUGMENTATION, position):
                 item = self.mapper(self.records[index])
-            set_sampling_seed(item["instances"], derived_seed(self.seed, Stream.SAMPLING, position))
+            if "instances" in item:  # of a classifier nothing is sampled
+                set_sampling_seed(item["instances"], derived_seed(self.seed, Stream.SAMPLING, position))
             return item
         except UserError as error:
             return error

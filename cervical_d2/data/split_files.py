@@ -73,10 +73,8 @@ def write_splits(pooled: Pool, division: Division, output: Path, name: str, *, f
     Raises `UserError` if `output` exists, or if `name` is that of another data set.
     """
     parts = list(division.ratios)
-    members = {part: division.chosen[pooled.group] == number for number, part in enumerate(parts)}
-    files, splits = dict(members), {part: part for part in parts}
+    splits = {part: part for part in parts}
     if folds:
-        files |= {f"{part}_train": ~members[part] for part in parts}
         splits = {
             f"{part}_{kind}": file for part in parts for kind, file in (("train", f"{part}_train"), ("val", part))
         }
@@ -84,10 +82,19 @@ def write_splits(pooled: Pool, division: Division, output: Path, name: str, *, f
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as scratch:
         folder = Path(scratch) / output.name
-        for file, wanted in files.items():
-            write_json(folder / f"{file}.json", _document(pooled, wanted))
+        for file, document in split_documents(pooled, division, folds=folds):
+            write_json(folder / f"{file}.json", document)
         write_text(folder / "data.yaml", _description(pooled, output, name, splits))
         shutil.move(folder, output)
+
+
+def split_documents(pooled: Pool, division: Division, *, folds: bool) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The name, without .json, and the content of each file that `write_splits` writes for the parts."""
+    members = {part: division.chosen[pooled.group] == number for number, part in enumerate(division.ratios)}
+    for part, wanted in members.items():
+        yield part, _document(pooled, wanted)
+        if folds:
+            yield f"{part}_train", _document(pooled, ~wanted)
 
 
 def check_output(output: Path, name: str, splits: Sequence[str] | Mapping[str, str]) -> None:

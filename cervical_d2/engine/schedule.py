@@ -4,9 +4,29 @@ import math
 
 from detectron2.config import CfgNode
 
+from cervical_d2.errors import UserError
+
+
+def above_floor(solver: CfgNode) -> tuple[int, ...]:
+    """`solver.STEPS` without those after which the learning rate would be below `LR_FLOOR`.
+
+    Raises:
+        UserError: another scheduler than the one that drops, or a rate that begins below the floor.
+    """
+    if not solver.LR_FLOOR:
+        return tuple(solver.STEPS)
+    if "MultiStep" not in solver.LR_SCHEDULER_NAME or not 0 < solver.LR_FLOOR <= solver.BASE_LR:
+        raise UserError(
+            f"SOLVER.LR_FLOOR is {solver.LR_FLOOR:g}; it is of WarmupMultiStepLR, and from 0 (off) to SOLVER.BASE_LR "
+            f"{solver.BASE_LR:g}"
+        )
+    slack = 1 + 1e-9  # 0.01 * 0.1 ** 3 is a little less than 1e-5
+    rates = (solver.BASE_LR * solver.GAMMA**number for number in range(1, len(solver.STEPS) + 1))
+    return tuple(step for step, rate in zip(solver.STEPS, rates, strict=True) if rate * slack >= solver.LR_FLOOR)
+
 
 def resolve_schedule(cfg: CfgNode, images: int) -> list[str]:
-    """Write the iterations into `cfg`, in place; return lines that say what was done.
+    """Write the iterations into `cfg`, in place; return lines that say what was done. `images`: of an epoch.
 
     With `SOLVER.REFERENCE_BATCH` b > 0 the learning rate is scaled by IMS_PER_BATCH / b (Goyal et al. 2017) and
     lengths given in iterations by the inverse, so that as many images are seen. Epochs come out in iterations either
@@ -30,6 +50,7 @@ def resolve_schedule(cfg: CfgNode, images: int) -> list[str]:
         solver.STEPS = tuple(round(epoch * per_epoch) for epoch in solver.EPOCH_STEPS)
     if test.EVAL_EPOCHS:
         test.EVAL_PERIOD = max(1, round(test.EVAL_EPOCHS * per_epoch))
+    solver.STEPS = above_floor(solver)
     # Detectron2 refuses steps beyond the end, which a shortened run leaves behind.
     solver.STEPS = tuple(step for step in solver.STEPS if step < solver.MAX_ITER)
     steps = f", drops after {', '.join(map(str, solver.STEPS))}" if "MultiStep" in solver.LR_SCHEDULER_NAME else ""

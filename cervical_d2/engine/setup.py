@@ -24,13 +24,11 @@ from detectron2.utils.logger import setup_logger
 
 from cervical_d2.checkpoint.safe_load import load_file
 from cervical_d2.config import config_value, load_dumped_config, set_num_classes
-from cervical_d2.data.build import records_of, train_records
-from cervical_d2.data.mapper import train_augmentations
 from cervical_d2.data.registry import class_names, resolve
-from cervical_d2.data.sampling import train_repeats
 from cervical_d2.engine.ranks import together
 from cervical_d2.engine.run_folder import open_folder
 from cervical_d2.engine.schedule import resolve_schedule
+from cervical_d2.engine.tasks import task_of
 from cervical_d2.errors import UserError
 from cervical_d2.modeling.anchors import check_anchors
 from cervical_d2.modeling.backbones import ADAPTED, EVAL_NORM
@@ -67,15 +65,13 @@ def prepare(cfg: CfgNode, *, train: bool = True, resume: bool = False) -> list[s
     lines += _prepare_device(cfg)
     if cfg.SEED < 0:
         lines.append(_draw_seed(cfg, resume))
+    task = task_of(cfg)
     for name in cfg.DATASETS.TEST:
-        records_of((name,))
+        task.test_records(name)
     if train:
         _check_sizes(cfg)
-        records = train_records(cfg)
-        train_augmentations(cfg)  # refused now if out of range
-        if (repeats := train_repeats(cfg, records)) is not None:
-            lines.append(f"repeat factors: {repeats.min():.2f} to {repeats.max():.2f}, {repeats.mean():.2f} on average")
-        lines += resolve_schedule(cfg, len(records))
+        epoch, told = task.prepare_training(cfg)
+        lines += [*told, *resolve_schedule(cfg, epoch)]
     return lines
 
 

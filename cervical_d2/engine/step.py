@@ -16,6 +16,7 @@ from cervical_d2.errors import UserError
 from cervical_d2.randomness import Stream, seed_torch
 
 Losses = dict[str, torch.Tensor]
+NAMED = 8  # files of a batch that a message names
 
 
 class SeededStep(SimpleTrainer):
@@ -123,7 +124,8 @@ class SeededStep(SimpleTrainer):
 
 
 def _not_finite(said: str, batch: list[dict[str, Any]], iteration: int) -> str:
-    files = ", ".join(item["file_name"] for item in batch)
+    names = [item["file_name"] for item in batch]
+    files = ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
     return (
         f"the loss is not finite at iteration {iteration} ({said}) on {files}; lower SOLVER.BASE_LR or look at these "
         "images, then go on from the last checkpoint with --resume"

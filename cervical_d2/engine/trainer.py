@@ -12,13 +12,12 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer, hooks
 from detectron2.engine.train_loop import TrainerBase
-from detectron2.evaluation import inference_on_dataset
+from detectron2.evaluation import DatasetEvaluator, inference_on_dataset
 from detectron2.modeling import build_model
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 
 from cervical_d2.checkpoint.checkpointer import CervicalCheckpointer
-from cervical_d2.data.build import build_test_loader, build_train_loader
 from cervical_d2.data.registry import class_names
 from cervical_d2.engine.average import WeightAverage
 from cervical_d2.engine.hooks import Checkpoint, Evaluate, StopOnSignal
@@ -27,9 +26,8 @@ from cervical_d2.engine.parameters import parameter_table
 from cervical_d2.engine.ranks import bare, data_parallel
 from cervical_d2.engine.signals import StopRequest
 from cervical_d2.engine.step import SeededStep
+from cervical_d2.engine.tasks import task_of
 from cervical_d2.engine.validation import validation_losses
-from cervical_d2.evaluation.evaluator import CervicalCOCOEvaluator
-from cervical_d2.evaluation.severity import OWN
 
 logger = logging.getLogger("detectron2.cervical_d2")
 
@@ -82,24 +80,17 @@ class Trainer(DefaultTrainer):
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Any:
         """Batches that depend on (seed, iteration) alone."""
-        return build_train_loader(cfg)
+        return task_of(cfg).train_loader(cfg)
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
         """Every image of the split once."""
-        return build_test_loader(cfg, dataset_name)
+        return task_of(cfg).test_loader(cfg, dataset_name)
 
     @classmethod
-    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> CervicalCOCOEvaluator:
-        """COCO's figures and the papers'; writes into OUTPUT_DIR/evaluation/SPLIT."""
-        output = f"{cfg.OUTPUT_DIR}/evaluation/{dataset_name}"
-        return CervicalCOCOEvaluator(
-            dataset_name,
-            output,
-            max_dets_per_image=max(100, cfg.TEST.DETECTIONS_PER_IMAGE),
-            score=cfg.TEST.SCORE,
-            severity=Path(cfg.TEST.SEVERITY) if cfg.TEST.SEVERITY else OWN,
-        )
+    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
+        """The figures of the kind of model; writes into OUTPUT_DIR/evaluation/SPLIT."""
+        return task_of(cfg).evaluator(cfg, dataset_name)
 
     @classmethod
     def test(cls, cfg: CfgNode, model: torch.nn.Module, evaluators: Any = None) -> OrderedDict[str, Any]:
@@ -123,7 +114,7 @@ class Trainer(DefaultTrainer):
             secure=save,
         )
         checkpoint = Checkpoint(cfg.SOLVER.CHECKPOINT_PERIOD, save)
-        per_epoch = self.train_loader.plan.images / cfg.SOLVER.IMS_PER_BATCH
+        per_epoch = task_of(cfg).epoch(self.train_loader.plan) / cfg.SOLVER.IMS_PER_BATCH
         self.metrics = Metrics(
             Path(cfg.OUTPUT_DIR) if comm.is_main_process() else None,
             ProgressLine(lambda: self.max_iter, per_epoch),

@@ -16,6 +16,7 @@ from cervical_d2.config import load_config, load_dumped_config, set_num_classes
 from cervical_d2.data.mapper import read_image, test_augmentations
 from cervical_d2.errors import UserError
 from cervical_d2.inference.device import usable_device
+from cervical_d2.modeling.classifier import CellClassifier
 
 
 class Detection(NamedTuple):
@@ -52,6 +53,8 @@ class Detector:
         """
         about = load_file(str(weights)).get("cervical_d2") or {}
         self.cfg = _config(about, str(weights), config_file, list(options))
+        if CellClassifier.__name__ == self.cfg.MODEL.META_ARCHITECTURE:
+            raise UserError(f"{weights}: of a classifier, which finds no cells; tools/train_classifier.py tests it")
         self.class_names: list[str] = list(about.get("classes", ()))
         count = self.cfg.MODEL.ROI_HEADS.NUM_CLASSES
         if self.class_names:

@@ -1,4 +1,4 @@
-"""Detectron2's ResNets with a pyramid, whose stages can be frozen one by one and whose norm may be EvalBN."""
+"""Detectron2's ResNets, with and without a pyramid: stages can be frozen one by one, the norm may be EvalBN."""
 
 from collections.abc import Callable
 
@@ -11,12 +11,14 @@ from detectron2.modeling.backbone.fpn import (
     build_resnet_fpn_backbone,
     build_retinanet_resnet_fpn_backbone,
 )
+from detectron2.modeling.backbone.resnet import build_resnet_backbone
 
 from cervical_d2.modeling.freezing import freeze_stages
 from cervical_d2.modeling.norm import with_eval_norm
 
 EVAL_NORM = "EvalBN"
 ADAPTED = {
+    "build_resnet_backbone": "build_cervical_resnet_backbone",
     "build_resnet_fpn_backbone": "build_cervical_resnet_fpn_backbone",
     "build_retinanet_resnet_fpn_backbone": "build_cervical_retinanet_resnet_fpn_backbone",
 }
@@ -46,10 +48,21 @@ def adapted(build: Build, cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
     if stages:
         plain.MODEL.BACKBONE.FREEZE_AT = 0
     backbone = build(plain, input_shape)
+    bottom_up = getattr(backbone, "bottom_up", backbone)
     if eval_norm:
-        with_eval_norm(backbone.bottom_up)
-    freeze_stages(backbone.bottom_up, stages)
+        with_eval_norm(bottom_up)
+    freeze_stages(bottom_up, stages)
     return backbone
+
+
+@BACKBONE_REGISTRY.register()
+def build_cervical_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
+    """`build_resnet_backbone`, see `adapted`; without `MODEL.RESNETS.OUT_FEATURES` it returns res5."""
+    if not cfg.MODEL.RESNETS.OUT_FEATURES:
+        cfg = cfg.clone()
+        cfg.defrost()
+        cfg.MODEL.RESNETS.OUT_FEATURES = ["res5"]
+    return adapted(build_resnet_backbone, cfg, input_shape)
 
 
 @BACKBONE_REGISTRY.register()

@@ -9,6 +9,7 @@ import numpy as np
 from detectron2.config import CfgNode
 
 from cervical_d2.data.formats import Record
+from cervical_d2.engine.tasks import CLASSIFICATION, task_of
 from cervical_d2.evaluation.analysis import Analysis
 from cervical_d2.evaluation.bootstrap import SAMPLES, Measured, measure
 from cervical_d2.evaluation.centers import SCORE
@@ -17,6 +18,7 @@ from cervical_d2.evaluation.error_types import KINDS
 from cervical_d2.evaluation.loading import load_scenes
 from cervical_d2.evaluation.severity import OWN
 from cervical_d2.files import replaced_folder, write_json, write_text
+from cervical_d2.report.classification_report import cell_runs, write_cell_report
 from cervical_d2.report.evaluation_sections import Subject, sections
 from cervical_d2.report.figure_titles import TITLES, title
 from cervical_d2.report.gallery import FoundBox, Gallery, GalleryImage, TruthBox, write_images
@@ -64,9 +66,16 @@ def write_report(dataset: str, sources: Sequence[Evaluated], output: Path, optio
 
 
 def write_reports(cfg: CfgNode) -> None:
-    """OUTPUT_DIR/report for the last evaluation of a run, below it a folder for each split if there are several."""
+    """OUTPUT_DIR/report for the last evaluation of a run, below it a folder for each split if there are several.
+
+    A classifier's page is of its last test split.
+    """
     folder = Path(cfg.OUTPUT_DIR)
     options = Options(cfg.TEST.SCORE, severity=Path(cfg.TEST.SEVERITY) if cfg.TEST.SEVERITY else OWN)
+    if task_of(cfg) is CLASSIFICATION:
+        if runs := cell_runs(folder):
+            logger.info("report: %s", write_cell_report(runs, folder / "report"))
+        return
     for dataset in cfg.DATASETS.TEST:
         place = folder / "report" / (dataset if len(cfg.DATASETS.TEST) > 1 else "")
         path, notes = write_report(dataset, [evaluated(folder, dataset)], place, options)

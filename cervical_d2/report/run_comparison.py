@@ -15,7 +15,7 @@ from cervical_d2.errors import UserError
 from cervical_d2.evaluation.table import aligned
 from cervical_d2.report.axes import RGB, panels
 
-CURVES = ("total_loss", "validation/total_loss", "bbox/AP50", "bbox/AP", "lr", "time")
+CURVES = ("total_loss", "validation/total_loss", "bbox/AP50", "bbox/AP", "classification/accuracy", "lr", "time")
 FIGURES = ("bbox/AP", "bbox/AP50", "bbox/mAP", "bbox/AR", "validation/total_loss", "total_loss")
 NAMES = {"lr": "learning rate", "time": "seconds per iteration"}
 OF_EVERY_START = ("time", "command", "directory", "resumes")  # differs by nature, and is shown above

@@ -48,7 +48,9 @@ def run_sections(sources: Sequence[Evaluated], dataset: str) -> list[Section]:
     if not runs:
         return []
     return [
-        section for section in (_learning(runs), _anchors(runs[0], dataset), _settings(runs, folders[0])) if section
+        section
+        for section in (_learning(runs), _anchors(runs[0], dataset), settings_section(runs, folders[0]))
+        if section
     ]
 
 
@@ -66,7 +68,8 @@ def _anchors(run: Run, dataset: str) -> Section:
     return Section("anchors", "Anchors and boxes", note, [Chart("anchors", "", "", anchor_figure([subject]))])
 
 
-def _settings(runs: Sequence[Run], folder: Path) -> Section:
+def settings_section(runs: Sequence[Run], folder: Path) -> Section:
+    """Starts and differences of `runs`; the config in `folder`, and the machine of the first."""
     items = [Text("What was run", "Starts, what differs between runs, last figures.", comparison(runs))]
     items.append(
         Text("Configuration", "config.yaml, resolved: it repeats the run.", (folder / "config.yaml").read_text())

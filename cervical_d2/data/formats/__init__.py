@@ -96,6 +96,7 @@ FORMATS = {
     "csv": "table",
     "geojson": "geojson",
     "folders": "folders",
+    "labels": "labels",
     "synthetic": "synthetic",
 }
 

@@ -5,10 +5,8 @@ Each image becomes one box of its whole size. Herlev's masks (`NAME-d.bmp`) are 
 
 from pathlib import PurePosixPath
 
-from detectron2.structures import BoxMode
-
 from cervical_d2.data.formats import Document, Format, Source, stem_of
-from cervical_d2.data.formats.per_image import image_record, listed, progress
+from cervical_d2.data.formats.per_image import image_record, listed, progress, whole_image
 from cervical_d2.data.images import ImageFolder
 from cervical_d2.data.problems import Problems
 from cervical_d2.errors import UserError
@@ -35,9 +33,7 @@ def read(source: Source, problems: Problems) -> Document:
             continue
         record = image_record(root / name, stem_of(str(name)), root, problems)
         if record is not None:
-            box = [0, 0, record["width"], record["height"]]
-            annotation = {"bbox": box, "bbox_mode": BoxMode.XYXY_ABS, "category": name.parts[0], "iscrowd": 0, "id": 1}
-            record["annotations"] = [annotation]
+            record["annotations"] = [whole_image(record, name.parts[0])]
             records.append(record)
     classes = dict.fromkeys(name.parts[0] for name in names if len(name.parts) > 1)
     return Document(listed(records, source._replace(images=root), problems), list(classes), root)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from detectron2.structures import BoxMode
 from tqdm import tqdm
 
 from cervical_d2.data.formats import Document, Record, Source, stem_of
@@ -112,6 +113,12 @@ def image_record(image: Path, image_id: str, annotations: Path, problems: Proble
         "annotations": [],
         "source": str(annotations),
     }
+
+
+def whole_image(record: Record, label: str, number: int = 1) -> Record:
+    """The annotation of an image that shows one cell and no more: a box of all of it."""
+    box = [0, 0, record["width"], record["height"]]
+    return {"bbox": box, "bbox_mode": BoxMode.XYXY_ABS, "category": label, "iscrowd": 0, "id": number}
 
 
 def by_stem(document: Document) -> Iterator[tuple[str, Record]]:

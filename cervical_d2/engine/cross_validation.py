@@ -1,0 +1,134 @@
+"""The trainings of a classifier that a config asks for, fold after fold, each a run of its own."""
+
+import os
+import shlex
+import signal
+import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+
+from detectron2.config import CfgNode
+from detectron2.utils import comm
+
+from cervical_d2.config import differences, load_dumped_config
+from cervical_d2.data.folds import Part, divide
+from cervical_d2.data.registry import resolve
+from cervical_d2.engine.ranks import together
+from cervical_d2.engine.run_folder import SAME_RUN
+from cervical_d2.engine.setup import prepare
+from cervical_d2.engine.signals import SIGNALS
+from cervical_d2.engine.tasks import CLASSIFICATION, task_of
+from cervical_d2.errors import Interrupted, UserError
+from cervical_d2.evaluation.classification_evaluator import PREDICTIONS, TASK
+
+
+def parts_of(cfg: CfgNode, *, train: bool, resume: bool) -> list[Part]:
+    """The trainings of `cfg`, after a look at all else that could be refused; writes the parts if they are to be made.
+
+    Raises:
+        UserError: not a classifier's config, or what `prepare` and `divide` refuse.
+    """
+    if task_of(cfg) is not CLASSIFICATION:
+        raise UserError(
+            f"MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE} is no classifier; train_net.py trains detectors, "
+            "configs/classifier/ has configs for this command"
+        )
+    if not (cfg.DATASETS.FOLDS or cfg.DATASETS.RATIOS):
+        return divide(cfg)
+    whole = cfg.clone()
+    whole.DATASETS.FOLDS, whole.DATASETS.RATIOS = 0, ()
+    if not whole.DATASETS.TEST:
+        whole.DATASETS.TEST = () if train else whole.DATASETS.TRAIN
+    prepare(whole, train=train, resume=resume)
+    return divide(cfg)
+
+
+def parts_together(cfg: CfgNode, *, train: bool, resume: bool) -> list[Part]:
+    """`parts_of` in each process of a group, of which the main one writes."""
+
+    def find() -> list[Part]:
+        return parts_of(cfg, train=train, resume=resume)
+
+    together(lambda: find() if comm.is_main_process() else [])
+    return together(find)
+
+
+def config_of(cfg: CfgNode, part: Part) -> CfgNode:
+    """`cfg` for the training of one of its parts."""
+    one = cfg.clone()
+    data = one.DATASETS
+    divided = bool(data.FOLDS or data.RATIOS)
+    data.TRAIN, data.TEST, data.FOLDS, data.RATIOS = part.train, part.test, 0, ()
+    one.OUTPUT_DIR = str(Path(cfg.OUTPUT_DIR) / part.folder)
+    if len(part.test) > 1 and one.TEST.BEST_METRIC.startswith(f"{TASK}/"):
+        one.TEST.BEST_METRIC = f"{resolve(part.test[0])}/{one.TEST.BEST_METRIC}"  # of val, never of test
+    if divided and data.LEAK_COPIES_ACROSS_SPLITS:  # the copies are repeated and moved already
+        one.DATALOADER.CLASS_REPEATS, one.INPUT.RANDOM_ROTATION, one.INPUT.RANDOM_TRANSLATION = (), 0.0, 0.0
+    return one
+
+
+def answers_file(cfg: CfgNode, part: Part) -> Path:
+    """Where the answers of the part's last test split are, once it is evaluated."""
+    return Path(cfg.OUTPUT_DIR) / part.folder / "evaluation" / resolve(part.test[-1]) / PREDICTIONS
+
+
+def is_done(cfg: CfgNode, part: Part) -> bool:
+    """Whether the part is trained and evaluated to the end, with this very config."""
+    one = config_of(cfg, part)
+    folder = Path(one.OUTPUT_DIR)
+    if not ((folder / "model_final.pth").is_file() and answers_file(cfg, part).is_file()):
+        return False
+    prepare(one, resume=True)
+    path = folder / "config.yaml"
+    before = load_dumped_config(path.read_text(), str(path))
+    return not [name for name, *_ in differences(before, one) if name not in (*SAME_RUN, "TEST.REPORT")]
+
+
+def run_parts(
+    cfg: CfgNode,
+    parts: Sequence[Part],
+    words: Callable[[Part], Sequence[str]],
+    *,
+    skip_done: bool,
+    tell: Callable[[str], None],
+    after: Callable[[list[Part]], None],
+) -> None:
+    """Run the command `words` for each part, in a process of its own; `after` gets those that are done so far.
+
+    Raises:
+        UserError: without a message: a part has ended with another status than 0, and has said why.
+        Interrupted: a signal came, and the part has ended in good order.
+    """
+    for number, part in enumerate(parts):
+        what = f"{part.folder}, {number + 1} of {len(parts)}"
+        if skip_done and is_done(cfg, part):
+            tell(f"{what}: done before")
+        else:
+            command = words(part)
+            tell(f"{what}: {shlex.join(command[1:])}")
+            _run(command)
+        after(list(parts[: number + 1]))
+
+
+def _run(command: Sequence[str]) -> None:
+    """As `subprocess.run`, which would kill at once what a signal has asked to write a checkpoint."""
+    came: list[int] = []
+    with subprocess.Popen(command) as child:
+
+        def pass_on(signum: int, _: FrameType | None) -> None:
+            came.append(signum)
+            os.kill(child.pid, signum)
+
+        before = {number: signal.signal(number, pass_on) for number in SIGNALS}
+        try:
+            status = child.wait()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+    if came:
+        raise Interrupted(came[0])
+    if status:
+        error = UserError("")  # it has told why
+        error.status = status if status > 0 else 128 - status
+        raise error

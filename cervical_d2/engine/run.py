@@ -1,0 +1,27 @@
+"""One run from a config to its results: what train_net.py does in each of its processes."""
+
+from detectron2.config import CfgNode
+
+from cervical_d2.checkpoint.checkpointer import CervicalCheckpointer
+from cervical_d2.engine.ranks import together
+from cervical_d2.engine.setup import prepare, start_run
+from cervical_d2.engine.trainer import Trainer
+
+
+def run_config(cfg: CfgNode, *, train: bool, resume: bool) -> None:
+    """Prepare `cfg`, in place, then train and evaluate, or with `train` False evaluate alone.
+
+    Raises:
+        UserError: before anything is written for what cannot run, later for what the trainer raises.
+    """
+    lines = together(lambda: prepare(cfg, train=train, resume=resume))
+    start_run(cfg, lines, train=train, resume=resume)
+    if train:
+        trainer = Trainer(cfg)
+        trainer.resume_or_load(resume=resume)
+        trainer.train()
+    else:
+        model = Trainer.build_model(cfg)
+        weights = CervicalCheckpointer(model, cfg.OUTPUT_DIR, strict=True)
+        weights.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
+        Trainer.test(cfg, model)

@@ -1,0 +1,85 @@
+"""Networks of torchvision, one or several side by side, as a backbone for the classifier.
+
+Source of the concatenation: Nguyen et al. 2018, "Deep CNNs for microscopic image classification by exploiting transfer
+learning and feature concatenation", which 3cDe-Net compares with.
+"""
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.layers import FrozenBatchNorm2d, ShapeSpec
+from detectron2.modeling import BACKBONE_REGISTRY, Backbone
+from torchvision.models import get_model
+from torchvision.models.feature_extraction import create_feature_extractor
+
+from cervical_d2.errors import UserError
+from cervical_d2.modeling.backbones import EVAL_NORM
+from cervical_d2.modeling.freezing import freeze_stages
+from cervical_d2.modeling.norm import with_eval_norm
+
+POOLED = "pooled"
+STRIDE = 32  # of every map before it is pooled
+
+
+class Network(NamedTuple):
+    """The last node of its graph before the pooling, its channels, and what torchvision's builder is told."""
+
+    last: str
+    channels: int
+    options: Mapping[str, Any] = MappingProxyType({})
+
+
+NETWORKS = {
+    # Without its second head, which served the training of its authors.
+    "inception_v3": Network("Mixed_7c", 2048, MappingProxyType({"aux_logits": False, "init_weights": True})),
+    "resnet18": Network("layer4", 512),
+    "resnet50": Network("layer4", 2048),
+    "resnet101": Network("layer4", 2048),
+    "resnet152": Network("layer4", 2048),
+    "densenet121": Network("relu", 1024),
+}
+
+
+class TorchvisionNetworks(Backbone):
+    """Returns {"pooled": (N, D, 1, 1)}, the mean of each network's last map, side by side. No pyramid fits on it."""
+
+    def __init__(self, *, networks: Sequence[str], norm: str = "BN", freeze: Sequence[str] = ()):
+        """`networks`: names of `NETWORKS`; `norm`: BN, FrozenBN or EvalBN; `freeze`: which of `networks` stay.
+
+        Raises:
+            UserError: an unknown name, or none.
+        """
+        super().__init__()
+        known = ", ".join(NETWORKS)
+        if not networks or len({*networks}) < len(networks):
+            raise UserError(f"MODEL.BACKBONE.NETWORKS {tuple(networks)}: name one or more, each once, of {known}")
+        if unknown := [name for name in networks if name not in NETWORKS]:
+            raise UserError(f"MODEL.BACKBONE.NETWORKS: no network {unknown[0]!r}; there are {known}")
+        if norm not in ("BN", "FrozenBN", EVAL_NORM):
+            raise UserError(f"MODEL.RESNETS.NORM {norm!r}: torchvision's networks have BN, FrozenBN and {EVAL_NORM}")
+        for name in networks:
+            whole = get_model(name, weights=None, **NETWORKS[name].options)
+            self.add_module(name, create_feature_extractor(whole, {NETWORKS[name].last: POOLED}))
+        if norm == EVAL_NORM:
+            with_eval_norm(self)
+        elif norm == "FrozenBN":
+            FrozenBatchNorm2d.convert_frozen_batchnorm(self)  # in place
+        freeze_stages(self, freeze)
+        self._out_features = [POOLED]
+        self._out_feature_channels = {POOLED: sum(NETWORKS[name].channels for name in networks)}
+        self._out_feature_strides = {POOLED: STRIDE}
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        """`x` (N, 3, H, W); the channels are in the order of the networks."""
+        maps = [network(x)[POOLED] for _, network in self.named_children()]
+        return {POOLED: torch.cat([each.mean(dim=(2, 3), keepdim=True) for each in maps], dim=1)}
+
+
+@BACKBONE_REGISTRY.register()
+def build_torchvision_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> TorchvisionNetworks:
+    """The networks of `MODEL.BACKBONE.NETWORKS`; `FREEZE_STAGES` names those that are not trained."""
+    backbone = cfg.MODEL.BACKBONE
+    return TorchvisionNetworks(networks=backbone.NETWORKS, norm=cfg.MODEL.RESNETS.NORM, freeze=backbone.FREEZE_STAGES)

@@ -1,0 +1,125 @@
+#!/usr/bin/env python
+"""Train and test a classifier of single cells, fold after fold, with train_net.py's engine and its arguments.
+
+tools/train_classifier.py --config-file classifier/herlev_2.yaml                  # all folds, then summary.md
+tools/train_classifier.py --config-file classifier/herlev_2.yaml --resume         # goes on where it stopped
+tools/train_classifier.py --config-file classifier/herlev_2.yaml --fold 0         # one of them
+
+DATASETS.FOLDS or RATIOS divide DATASETS.TRAIN; without them TRAIN and TEST are taken as they are.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode
+
+    from cervical_d2.data.folds import Part
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Answers --help without importing torch."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config-file", default="", metavar="FILE", help="a path, or a name in configs/")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--fold", type=int, metavar="K", help="this fold alone, from 0")
+    which.add_argument("--folds", choices=("all",), default="all", help="one after another (default)")
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoints in OUTPUT_DIR")
+    parser.add_argument("--eval-only", action="store_true", help="test MODEL.WEIGHTS, or with --resume each fold's own")
+    parser.add_argument("--samples", type=int, default=1000, help="resamples for the intervals (default 1000)")
+    parser.add_argument("--num-gpus", type=int, default=1, help="processes on this machine, one for each GPU if any")
+    parser.add_argument("--num-machines", type=int, default=1)
+    parser.add_argument("--machine-rank", type=int, default=0, help="this machine's number, from 0")
+    parser.add_argument("--dist-url", default="auto", help="tcp://HOST:PORT, for several machines")
+    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="overrides of config keys")
+    args = parser.parse_args(argv)
+    if args.samples < 1:
+        parser.error("--samples is at least 1")
+    return args
+
+
+def run(args: argparse.Namespace) -> None:
+    """One process's work on one part."""
+    from detectron2.utils import comm
+
+    from cervical_d2.config import load_config
+    from cervical_d2.engine.cross_validation import config_of, parts_together
+    from cervical_d2.engine.faults import told_in_one_line
+    from cervical_d2.engine.run import run_config
+    from cervical_d2.errors import UserError
+    from cervical_d2.report.evaluation_report import write_reports
+
+    cfg, train = load_config(args.config_file, args.opts), not args.eval_only
+    number, count = args.fold or 0, max(1, cfg.DATASETS.FOLDS)
+    if not 0 <= number < count:
+        raise UserError(f"--fold {number}: there are {count}, from 0")
+    with told_in_one_line():
+        parts = parts_together(cfg, train=train, resume=args.resume)
+        one = config_of(cfg, parts[number])
+        run_config(one, train=train, resume=args.resume)
+        if comm.is_main_process():
+            if len(parts) == 1 and one.DATASETS.TEST:
+                summarize(args, cfg, parts)
+            if cfg.TEST.REPORT:
+                write_reports(one)
+
+
+def run_all(args: argparse.Namespace) -> None:
+    """Every fold in a process of its own, and what they say together after each."""
+    from cervical_d2.config import load_config
+    from cervical_d2.engine.cross_validation import parts_of, run_parts
+    from cervical_d2.engine.launch import place_from
+    from cervical_d2.errors import UserError
+
+    if place_from(os.environ) or args.num_machines > 1:
+        raise UserError("torchrun, srun and several machines train one fold in each job: name it with --fold K")
+    cfg, train = load_config(args.config_file, args.opts), not args.eval_only
+    parts = parts_of(cfg, train=train, resume=args.resume)
+    flags = ["--resume"] * args.resume + ["--eval-only"] * args.eval_only
+    flags += ["--samples", str(args.samples), "--num-gpus", str(args.num_gpus), "--config-file", args.config_file]
+    numbers = {part: str(number) for number, part in enumerate(parts)}
+
+    def words(part: "Part") -> list[str]:
+        return [sys.executable, __file__, "--fold", numbers[part], *flags, *args.opts]
+
+    run_parts(
+        cfg, parts, words, skip_done=args.resume and train,
+        tell=lambda line: print(line, file=sys.stderr, flush=True),
+        after=lambda done: summarize(args, cfg, done),
+    )  # fmt: skip
+
+
+def summarize(args: argparse.Namespace, cfg: "CfgNode", parts: "Sequence[Part]") -> None:
+    """Write summary.md, summary.json and, where asked for, the page of several folds; print the first."""
+    from cervical_d2.report.classification_report import summarize_parts
+
+    print(summarize_parts(cfg, parts, args.samples), flush=True)
+
+
+def start(args: argparse.Namespace) -> None:
+    """All folds one after another, or one part in one process or several."""
+    from cervical_d2.config import load_config
+    from cervical_d2.engine.launch import launch, restarted
+    from cervical_d2.engine.setup import device_of
+
+    args.resume = args.resume or restarted(os.environ)
+    cfg = load_config(args.config_file, args.opts)
+    if args.fold is None and cfg.DATASETS.FOLDS:
+        run_all(args)
+    else:
+        launch(run, args, device_of(cfg))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit status, as train_net.py's."""
+    args = parse_args(argv)
+    from cervical_d2.errors import run_main
+
+    return run_main(lambda: start(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
