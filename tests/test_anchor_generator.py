@@ -1,4 +1,4 @@
-"""Anchors of any shape in the models, and checkpoints that were trained with others."""
+"""Anchors of any shape in the models."""
 
 import json
 from pathlib import Path
@@ -9,13 +9,10 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_model
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator, build_anchor_generator
 from small_model import RETINANET, SMALL
-from test_trainer import train, trainer_of, weights
+from test_trainer import trainer_of
 
-from cervical_d2.checkpoint.checkpointer import CervicalCheckpointer
-from cervical_d2.checkpoint.safe_load import load_file
 from cervical_d2.config import load_config
 from cervical_d2.engine.setup import prepare
-from cervical_d2.engine.trainer import Trainer
 from cervical_d2.errors import UserError
 from cervical_d2.modeling.anchors import ClusteredAnchorGenerator
 
@@ -24,9 +21,6 @@ RATIOS = [[0.5, 1.0, 2.0]]
 CLUSTERED = ("MODEL.ANCHOR_GENERATOR.NAME", "ClusteredAnchorGenerator", "MODEL.ANCHOR_GENERATOR.CLUSTERS")
 # Two anchors on each of the levels p3, p4, p5, p6 of the small model.
 PAIRS = [[[9, 14], [15, 9.5]], [[18, 18], [20, 26]], [[25, 22], [26, 28]], [[40, 40], [50, 30]]]
-OF_RPN = {f"proposal_generator.rpn_head.{name}.{leaf}" for name in ("objectness_logits", "anchor_deltas")
-          for leaf in ("weight", "bias")}  # fmt: skip
-OF_RETINANET = {f"head.{name}.{leaf}" for name in ("cls_score", "bbox_pred") for leaf in ("weight", "bias")}
 
 
 def on_maps(generator) -> list[torch.Tensor]:
@@ -153,101 +147,3 @@ def test_anchors_of_equal_strides_in_a_config():
     assert torch.equal(centers[0], centers[1])
     assert torch.equal(centers[0], centers[2])
     assert (p6[:, 2:] - p6[:, :2]).tolist() == [[40, 45]] * 4
-
-
-def saved(folder: Path, *options: object) -> Path:
-    """A checkpoint of a training in `folder`/first, whose weights are all 1 off what they begin with."""
-    trainer = trainer_of(folder, *options, "OUTPUT_DIR", folder / "first")
-    for value in trainer.model.state_dict().values():
-        value += 1
-    CervicalCheckpointer(trainer.model, str(folder / "first"), about=trainer.checkpointer.about).save("model_final")
-    return folder / "first/model_final.pth"
-
-
-def started(folder: Path, file: Path, *options: object) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """The weights of a new training before and after it loaded `file`."""
-    trainer = trainer_of(folder, *options, "MODEL.WEIGHTS", file, "OUTPUT_DIR", folder / "second")
-    before = weights(trainer)
-    trainer.resume_or_load(resume=False)
-    return before, weights(trainer)
-
-
-def kept(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> set[str]:
-    """The parameters that stayed as initialized."""
-    return {name for name, value in after.items() if value.is_floating_point() and torch.equal(value, before[name])}
-
-
-OTHER = ("MODEL.ANCHOR_GENERATOR.SIZES", [[9], [18], [36], [72]])
-SAME = ("MODEL.ANCHOR_GENERATOR.SIZES", [[24.001], [48.0], [96.0], [192.0]])
-
-
-@pytest.mark.parametrize(
-    ("first", "second", "layers"),
-    [
-        ((), (), set()),
-        ((), SAME, set()),  # rounded otherwise
-        ((), OTHER, OF_RPN),
-        ((), (*CLUSTERED, [[[9, 14], [15, 9.5], [7, 7]]] * 4), OF_RPN),  # the same number of anchors
-        ((*CLUSTERED, PAIRS), (), OF_RPN),
-        ((*CLUSTERED, PAIRS), (*CLUSTERED, PAIRS), set()),
-        ((*CLUSTERED, PAIRS), (*CLUSTERED, PAIRS[::-1]), OF_RPN),
-        (RETINANET, RETINANET, set()),
-        (RETINANET, (*RETINANET, *CLUSTERED, [[[9, 14], [15, 9.5], [7, 7]]] * 4), OF_RETINANET),
-    ],
-)
-def test_output_layers_are_reinitialized_for_other_anchors(tiny: Path, caplog, first, second, layers):
-    file = saved(tiny, *SMALL, *first)
-    with caplog.at_level("INFO", "detectron2.cervical_d2"):
-        before, after = started(tiny, file, *SMALL, *second)
-    assert kept(before, after) == layers
-    told = [line for line in caplog.messages if "was trained with other anchors" in line]
-    if layers:
-        names = list(dict.fromkeys(name.rpartition(".")[0] for name in before if name in layers))
-        assert told == [f"reinitialized {' and '.join(names)}: {file} was trained with other anchors"]
-    else:
-        assert told == []
-
-
-@pytest.mark.parametrize(("options", "layers"), [((), set()), (OTHER, set()), ((*CLUSTERED, PAIRS), OF_RPN)])
-def test_without_a_config_a_file_is_taken_to_have_sizes_times_ratios(tiny: Path, options, layers):
-    file = saved(tiny, *SMALL, "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS", [[0.5, 1.0]], *options)  # two, as PAIRS
-    torch.save({"model": load_file(str(file))["model"]}, file)
-    before, after = started(tiny, file, *SMALL, "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS", [[0.5, 1.0]], *options)
-    assert kept(before, after) == layers
-
-
-def test_a_file_of_a_generator_that_is_not_known_is_as_one_without_a_config(tiny: Path):
-    file = saved(tiny, *SMALL)
-    loaded = load_file(str(file))
-    about = loaded["cervical_d2"]
-    about["config"] = about["config"].replace("NAME: DefaultAnchorGenerator", "NAME: TheirAnchorGenerator")
-    assert "TheirAnchorGenerator" in about["config"]
-    torch.save(loaded, file)
-    assert kept(*started(tiny, file, *SMALL)) == set()
-    assert kept(*started(tiny, file, *SMALL, *CLUSTERED, [[[9, 14], [15, 9.5], [7, 7]]] * 4)) == OF_RPN
-
-
-def test_a_resume_keeps_them(tiny: Path, caplog):
-    train(tiny, *SMALL, "SOLVER.MAX_ITER", 1)
-    left = load_file(str(tiny / "run/model_final.pth"))["model"]
-    trainer = trainer_of(tiny, *SMALL, *OTHER, resume=True)
-    with caplog.at_level("INFO", "detectron2.cervical_d2"):
-        trainer.resume_or_load(resume=True)
-    assert trainer.checkpointer.resumed
-    assert all(torch.equal(trainer.model.state_dict()[name], left[name]) for name in OF_RPN)
-    assert "other anchors" not in caplog.text
-
-
-def test_evaluation_keeps_them(tiny: Path, caplog):
-    file = saved(tiny, *SMALL, *CLUSTERED, PAIRS)
-    state = load_file(str(file))
-    torch.save({"model": state["model"]}, tiny / "bare.pth")
-    for weights_of, pairs in ((file, PAIRS), (file, PAIRS[::-1]), (tiny / "bare.pth", PAIRS)):
-        words = (*SMALL, *CLUSTERED, pairs, "MODEL.WEIGHTS", weights_of)
-        cfg = load_config(str(tiny / "config.yaml"), [str(word) for word in words])
-        prepare(cfg, train=False)
-        model = Trainer.build_model(cfg)
-        with caplog.at_level("INFO", "detectron2.cervical_d2"):
-            CervicalCheckpointer(model, cfg.OUTPUT_DIR, strict=True).resume_or_load(cfg.MODEL.WEIGHTS, resume=False)
-        assert all(torch.equal(model.state_dict()[name], state["model"][name]) for name in OF_RPN)
-    assert "other anchors" not in caplog.text

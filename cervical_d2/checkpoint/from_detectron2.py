@@ -9,6 +9,8 @@ from cervical_d2.errors import UserError
 
 GROUPED_CONVOLUTIONS = ("res2_0_branch2b.weight", "res2.0.conv2.weight", f"{BOTTOM_UP}res2.0.conv2.weight")
 HEAD_KEYS = (
+    "MODEL.ANCHOR_GENERATOR.NAME",
+    "MODEL.ANCHOR_GENERATOR.CLUSTERS",
     "MODEL.ANCHOR_GENERATOR.SIZES",
     "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS",
     "MODEL.ROI_BOX_HEAD.POOLER_TYPE",

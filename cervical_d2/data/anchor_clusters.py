@@ -103,7 +103,8 @@ def moved(side: Floats, iou: Floats, which: Ints, count: int, middle: Middle) ->
     `iou`, `which`: (M,) of each box of `side` (M, 2), as `best_anchor` returns them.
     """
     boxes = np.bincount(which, minlength=count)
-    groups = np.split(side[np.argsort(which, kind="stable")], np.cumsum(boxes)[:-1])
+    order = np.argsort(which.astype(np.uint16), kind="stable")  # short integers are sorted in one pass
+    groups = np.split(side[order], np.cumsum(boxes)[:-1])
     anchor = np.zeros((count, 2))
     for number in np.flatnonzero(boxes):
         anchor[number] = middle(groups[number], axis=0)
@@ -119,9 +120,8 @@ def best_anchor(side: Floats, anchor: Floats) -> tuple[Floats, Ints]:
     best, which = np.full(len(side), -1.0), np.zeros(len(side), np.int64)
     for number, shape in enumerate(anchor):
         iou = shape_iou(side, shape)
-        better = iou > best
-        np.copyto(best, iou, where=better)
-        np.copyto(which, number, where=better)
+        which += (iou > best) * (number - which)  # an assignment through a mask would take several times as long
+        np.maximum(best, iou, out=best)
     return best, which
 
 

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from cervical_d2.data.anchor_clusters import best_anchor
 from cervical_d2.report.anchor_fit import AnchorFit
@@ -77,7 +76,7 @@ def sweep_figure(swept: Mapping[int, float], levels: int, own: AnchorFit) -> Fig
     ax.plot(list(usable), list(usable.values()), "o", color=RGB[0], label=f"a multiple of the {levels} levels")
     ax.plot([len(own.anchors.size)], [mean(own.iou)], "X", color=RGB[1], markersize=9, label="the config's anchors")
     ax.set(xlabel="number of anchors", ylabel="mean IoU by shape with the best anchor")
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.set_xticks(list(usable))
     ax.grid(alpha=0.3)
     ax.legend(loc="lower right", fontsize=8)
     return figure
