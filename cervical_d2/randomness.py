@@ -24,6 +24,7 @@ class Stream(IntEnum):
     PROPOSALS = 7
     CORRUPTION = 8
     COPIES = 9
+    TURNS = 10
 
 
 def generator(seed: int, stream: Stream, *keys: int) -> np.random.Generator:

@@ -10,7 +10,7 @@ from detectron2.data import transforms as T
 
 from cervical_d2.config import load_config
 from cervical_d2.data.augmentation import RandomRot90
-from cervical_d2.data.loader import CHUNK, BatchPlan, TrainLoader
+from cervical_d2.data.loader import CHUNK, BatchPlan, TrainLoader, quarter_turns
 from cervical_d2.data.mapper import DetectionMapper, train_augmentations
 from cervical_d2.data.registry import resolve
 from cervical_d2.errors import UserError
@@ -154,6 +154,21 @@ def test_quarter_turns_all_occur_and_turn_counterclockwise():
     np.random.seed(0)
     seen = {RandomRot90().get_transform(image).apply_image(image)[:, :, 0].tobytes() for _ in range(40)}
     assert seen == {np.ascontiguousarray(np.rot90(image[:, :, 0], turns)).tobytes() for turns in range(4)}
+
+
+def test_turned_images_go_with_others_of_their_shape(tiny: Path):
+    """All images are landscapes; half are turned, and no more batches are mixed than one in a chunk."""
+    records = [DatasetCatalog.get(resolve(f"{tiny}/data.yaml:train"))[1]] * 40
+    plan = BatchPlan(len(records), 4, 3, np.ones(len(records), bool), turning=True)
+    mapper = DetectionMapper([T.ResizeShortestEdge((64,), 96, "choice"), RandomRot90()], "RGB")
+    loader = TrainLoader(records, mapper, plan)
+    shapes = [[tuple(sample["image"].shape[1:]) for sample in batch] for batch in first_batches(loader, CHUNK)]
+    assert sum(len(set(batch)) > 1 for batch in shapes) <= 1
+    upright = sum(batch.count((64, 96)) for batch in shapes)
+    assert upright + sum(batch.count((96, 64)) for batch in shapes) == 4 * CHUNK
+    assert 0.35 < upright / (4 * CHUNK) < 0.65
+    turns = [quarter_turns(3, position) for position in range(400)]
+    assert all(70 < turns.count(turn) < 130 for turn in range(4))
 
 
 def test_broken_image_is_told_in_one_line_from_a_worker_too(tiny: Path):

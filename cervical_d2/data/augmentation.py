@@ -28,10 +28,17 @@ SHIFT = 0.1
 class RandomRot90(T.Augmentation):
     """Rotate by a multiple of 90 degrees: a smear has no up or down, and such a rotation keeps boxes exact."""
 
-    def get_transform(self, image: np.ndarray) -> T.Transform:
+    def __call__(self, aug_input: T.AugInput) -> T.Transform:
+        """By as much as `aug_input.quarter_turns` says, where the loader chose it, or else at random."""
+        turns = getattr(aug_input, "quarter_turns", None)
+        transform = self.get_transform(aug_input.image, turns)
+        aug_input.transform(transform)
+        return transform
+
+    def get_transform(self, image: np.ndarray, turns: int | None = None) -> T.Transform:
         """`image` (H, W, C); the identity, or a rotation that expands to the rotated size."""
         height, width = image.shape[:2]
-        turns = int(np.random.randint(4))
+        turns = int(np.random.randint(4)) if turns is None else turns
         return T.RotationTransform(height, width, 90 * turns, expand=True) if turns else T.NoOpTransform()
 
 

@@ -44,10 +44,10 @@ def train_records(cfg: CfgNode) -> PackedRecords:
 def build_train_loader(cfg: CfgNode) -> TrainLoader:
     """This rank's batches; `SOLVER.IMS_PER_BATCH` counts the images of all ranks, a multiple of their number."""
     records = train_records(cfg)
-    wide = np.array([record["width"] > record["height"] for record in records])
-    grouping = cfg.DATALOADER.ASPECT_RATIO_GROUPING
-    repeats = train_repeats(cfg, records)
-    plan = BatchPlan(len(records), cfg.SOLVER.IMS_PER_BATCH, cfg.SEED, wide if grouping else None, repeats)
+    grouped = cfg.DATALOADER.ASPECT_RATIO_GROUPING
+    wide = np.array([record["width"] > record["height"] for record in records]) if grouped else None
+    repeats, turning = train_repeats(cfg, records), cfg.INPUT.RANDOM_ROT90
+    plan = BatchPlan(len(records), cfg.SOLVER.IMS_PER_BATCH, cfg.SEED, wide, repeats, turning)
     mapper = DetectionMapper(train_augmentations(cfg), cfg.INPUT.FORMAT, cfg.INPUT.MIN_VISIBLE, cfg.INPUT.MIN_BOX)
     rank, ranks, workers = comm.get_rank(), comm.get_world_size(), cfg.DATALOADER.NUM_WORKERS
     return TrainLoader(records, mapper, plan, workers=workers, rank=rank, ranks=ranks)

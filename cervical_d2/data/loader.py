@@ -23,6 +23,11 @@ from cervical_d2.structures import set_sampling_seed
 CHUNK = 32  # batches among which images are sorted by shape: long enough to pair them, short beside an epoch
 
 
+def quarter_turns(seed: int, position: int) -> int:
+    """0 to 3, of a presentation: known before its image is read, as a turned image goes with others of its shape."""
+    return derived_seed(seed, Stream.TURNS, position) % 4
+
+
 class BatchPlan:
     """Which images make up which batch.
 
@@ -30,7 +35,7 @@ class BatchPlan:
     With `repeats` ((N,) relative frequencies) a cycle has as many presentations as their sum, rounded, and in each an
     image comes as often as its part of them says, rounded up or down at random, so that the mean over cycles is exact.
     With `wide` ((N,) bool, landscape) the images of a chunk of batches are sorted by shape, so that less is padded;
-    that moves an image within its chunk and no further.
+    that moves an image within its chunk and no further. With `turning` the shape is that after `quarter_turns`.
     """
 
     def __init__(
@@ -40,8 +45,10 @@ class BatchPlan:
         seed: int,
         wide: np.ndarray | None = None,
         repeats: np.ndarray | None = None,
+        turning: bool = False,
     ):
         self.images, self.batch, self.seed, self.wide, self.repeats = images, batch, seed, wide, repeats
+        self.turning = turning
         self.cycle = images if repeats is None else round(float(repeats.sum()))
         self._order = functools.lru_cache(maxsize=4)(self._shuffled)
         self._chunk = functools.lru_cache(maxsize=2)(self._sorted_chunk)
@@ -67,7 +74,10 @@ class BatchPlan:
         indices = np.array([self._order(int(p) // self.cycle)[p % self.cycle] for p in positions])
         order: np.ndarray = np.arange(len(positions))
         if self.wide is not None:
-            by_shape = np.argsort(self.wide[indices], kind="stable").reshape(CHUNK, self.batch)
+            wide = self.wide[indices]
+            if self.turning:
+                wide = wide ^ np.array([quarter_turns(self.seed, int(p)) % 2 == 1 for p in positions])
+            by_shape = np.argsort(wide, kind="stable").reshape(CHUNK, self.batch)
             order = by_shape[generator(self.seed, Stream.BATCHES, number).permutation(CHUNK)].ravel()
         pairs = [(int(positions[i]), int(indices[i])) for i in order]
         return [pairs[start : start + self.batch] for start in range(0, len(pairs), self.batch)]
@@ -84,7 +94,7 @@ class _Presentations(Dataset):
         position, index = key
         try:
             with numpy_seeded(self.seed, Stream.AUGMENTATION, position):
-                item = self.mapper(self.records[index])
+                item = self.mapper({**self.records[index], "quarter_turns": quarter_turns(self.seed, position)})
             if "instances" in item:  # of a classifier nothing is sampled
                 set_sampling_seed(item["instances"], derived_seed(self.seed, Stream.SAMPLING, position))
             return item

@@ -65,6 +65,7 @@ class DetectionMapper:
                 f"{record['width']} x {record['height']}; mend the annotations"
             )
         augmented = T.AugInput(image)
+        augmented.quarter_turns = record.get("quarter_turns")
         transforms = self.augmentations(augmented)
         shape = augmented.image.shape[:2]
         truth = labeled_instances(record["annotations"], transforms, shape, self.min_visible, self.min_side)
