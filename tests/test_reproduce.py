@@ -10,11 +10,12 @@ from detectron2.modeling import build_model
 from test_predictions import rows_on_truth
 
 from cervical_d2.config import load_config
-from cervical_d2.data.registry import resolve
 from cervical_d2.errors import UserError
 from cervical_d2.papers import quick
+from cervical_d2.papers.detectors import done, predictions
 from cervical_d2.papers.experiments import Job, jobs, make_plan, parse_table, run_jobs
 from cervical_d2.papers.outcomes import document, markdown, outcomes, passed
+from cervical_d2.papers.tables import DETECTION
 
 
 @pytest.mark.parametrize(
@@ -51,7 +52,7 @@ def test_some_rows_bring_their_baseline_and_unknown_ones_are_refused():
     assert [item.row.label for item in plan.experiments] == ["stem, 1st", "stem, first 4"]
     with pytest.raises(UserError, match="no row 'first 9' in table 5; there are none; stem; stem, 1st"):
         make_plan(paper, table, ["first 9"])
-    with pytest.raises(UserError, match="--quick coco: there are bccd, cric, demo"):
+    with pytest.raises(UserError, match="--quick coco: for detection there is bccd, cric, demo"):
         make_plan(paper, table, quick="coco")
 
 
@@ -114,9 +115,14 @@ def test_jobs_go_seed_by_seed_with_the_baseline_first(tmp_path: Path):
                              str(tmp_path / "table08_R_50_giou/seed0")]  # fmt: skip
 
 
-def finish(job: Job, dataset: str, rows) -> int:
+def on_tiny(tiny: Path, labels):
+    """Table 8 at the paper's size, evaluated on the tiny data set."""
+    return make_plan(*parse_table("xu:8"), labels, settings=["DATASETS.TEST", f"('{tiny / 'data.yaml'}:val',)"])
+
+
+def finish(job: Job, rows) -> int:
     """As if `job` had been trained, and found `rows`."""
-    path = job.predictions(dataset)
+    path = predictions(job)[1]
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps(rows))
     (job.folder / "model_final.pth").touch()
@@ -125,18 +131,18 @@ def finish(job: Job, dataset: str, rows) -> int:
 
 def test_what_is_done_is_not_done_again_and_a_failure_stops(tmp_path: Path):
     todo = jobs(make_plan(*parse_table("xu:8")), 1, tmp_path)
-    finish(todo[1], "d", [])
+    finish(todo[1], [])
     trained, told = [], []
 
     def train(job):
         trained.append(job.experiment.row.label)
-        return 3 if len(trained) == 2 else finish(job, "d", [])
+        return 3 if len(trained) == 2 else finish(job, [])
 
     with pytest.raises(UserError, match=r"table08_R_50_iou/seed0: the training ended with status 3"):
-        run_jobs(todo, "d", train, told.append)
+        run_jobs(todo, done, train, told.append)
     assert trained == ["L1", "IoU"]
     assert told[1] == "2/4 SmoothL1, seed 0: done before"
-    run_jobs(todo, "d", lambda job: finish(job, "d", []), told.append)
+    run_jobs(todo, done, lambda job: finish(job, []), told.append)
     assert [line.split(": ")[1] for line in told[3:]][:3] == [
         "done before",
         "done before",
@@ -145,14 +151,12 @@ def test_what_is_done_is_not_done_again_and_a_failure_stops(tmp_path: Path):
 
 
 def test_rows_are_told_beside_the_papers_with_means_over_seeds(tiny: Path):
-    dataset = resolve(f"{tiny / 'data.yaml'}:val")
-    plan = make_plan(*parse_table("xu:8"), ["GIoU"])
-    todo = jobs(plan, 2, tiny / "out")
+    todo = jobs(plan := on_tiny(tiny, ["GIoU"]), 2, tiny / "out")
     every = rows_on_truth(tiny, 0.9)
     # L1 finds all cells with both seeds; GIoU all with one, the first of the two classes' cells alone with the other.
     for job, rows in zip(todo, (every, every, every, [row for row in every if row["category_id"] == 5]), strict=True):
-        finish(job, dataset, rows)
-    found = outcomes(plan, todo, dataset, 40)
+        finish(job, rows)
+    found = outcomes(plan, todo, 40)
     assert [item.label for item in found] == ["L1", "GIoU"]
     assert found[1].values["coco/mAP"] == pytest.approx([100, 50])
     assert found[1].interval["coco/mAP"].value == pytest.approx(75)
@@ -169,22 +173,19 @@ def test_rows_are_told_beside_the_papers_with_means_over_seeds(tiny: Path):
 
 
 def test_no_row_is_told_before_the_baseline_has_reached_its_floor(tiny: Path):
-    dataset = resolve(f"{tiny / 'data.yaml'}:val")
-    plan = make_plan(*parse_table("xu:8"), ["GIoU"])
-    todo = jobs(plan, 1, tiny / "out")
+    todo = jobs(plan := on_tiny(tiny, ["GIoU"]), 1, tiny / "out")
     every = rows_on_truth(tiny, 0.9)
-    finish(todo[0], dataset, every[:1])  # one of two cells of a class, none of the other: 25
-    finish(todo[1], dataset, every)
-    found = outcomes(plan, todo, dataset, 5)
+    finish(todo[0], every[:1])  # one of two cells of a class, none of the other: 25
+    finish(todo[1], every)
+    found = outcomes(plan, todo, 5)
     reached, told = passed(plan, found, "")
     assert not reached
-    assert told == ("The baseline (L1) has a mAP of 25.2; its floor is 50. It is not reached, so no other row is "
-                    "reported.")  # fmt: skip
+    assert told == "The baseline (L1): mAP 25.2; its floor is 50. It is not reached, so no other row is reported."
     assert "| GIoU |" not in markdown(plan, found, "", "")
     assert len(document(plan, found, "")["rows"]) == 1
     # CRIC's floor is of all classes as one: one cell of four is found.
     assert passed(plan._replace(floor=20), found, "cric")[0]
-    assert "AP50 of all classes as one of 25.7" in passed(plan, found, "cric")[1]
+    assert "AP50 of all classes as one 25.7" in passed(plan, found, "cric")[1]
 
 
 def test_the_tool_trains_reports_and_goes_on(tiny: Path, monkeypatch, capfd):
@@ -192,8 +193,8 @@ def test_the_tool_trains_reports_and_goes_on(tiny: Path, monkeypatch, capfd):
 
     config = (tiny / "config.yaml").read_text()
     (tiny / "config.yaml").write_text(config.replace("MAX_ITER: 4", "MAX_ITER: 1") + "SEED: 0\n")
-    monkeypatch.setitem(quick.QUICK, "tiny", str(tiny / "config.yaml"))
-    monkeypatch.setitem(parse_table("xu:8")[0].floors, "tiny", 0)
+    monkeypatch.setitem(quick.QUICK[DETECTION], "tiny", str(tiny / "config.yaml"))
+    monkeypatch.setitem(parse_table("xu:8")[0].floors[DETECTION], "tiny", 0)
     (tiny / "weights").mkdir()
     baseline = make_plan(*parse_table("xu:8"), quick="tiny").baseline
     model = build_model(load_config(baseline.config, baseline.options))

@@ -4,6 +4,7 @@
 tools/reproduce.py xu:5                                  # Table 5 of Xu et al. 2022, on ComparisonDetector
 tools/reproduce.py xu:8 --quick bccd --seeds 3           # its comparison at the size of two CPU cores
 tools/reproduce.py xu:8 --quick bccd --output short --set SOLVER.MAX_EPOCHS 4 TEST.EVAL_EPOCHS 4   # all rows alike
+tools/reproduce.py 3cde:2 --quick herlev                 # a table of classifiers
 tools/reproduce.py xu:5 --print slurm --num-gpus 2       # the lines that start the trainings elsewhere
 
 Goes on where it stopped, wherever the trainings ran. No row is reported before the baseline has reached its floor.
@@ -16,7 +17,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-SCRIPT = Path(__file__).resolve().parents[1] / "train_net.py"
+ROOT = Path(__file__).resolve().parents[1]
 LINES = {
     "torchrun": "torchrun --nproc-per-node {gpus} {script} {words}",
     "slurm": "srun --ntasks {gpus} --gpus-per-task 1 python {script} {words}",
@@ -29,7 +30,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("table", metavar="PAPER:TABLE", help="such as xu:5")
     parser.add_argument("--rows", nargs="+", default=[], metavar="LABEL", help="some of its rows, by their labels")
-    parser.add_argument("--quick", default="", metavar="DATA", help="bccd, cric or demo: ResNet-18 on that, in minutes")
+    parser.add_argument("--quick", default="", metavar="DATA", help="bccd, cric, demo; classifiers: herlev; in minutes")
     parser.add_argument("--set", nargs="+", default=[], metavar="WORD", help="KEY VALUE ... for all rows alike")
     parser.add_argument("--seeds", type=int, default=1, help="trainings of each row (default 1)")
     parser.add_argument("--samples", type=int, default=1000, help="resamples for the intervals (default 1000)")
@@ -46,38 +47,38 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def run(args: argparse.Namespace) -> None:
     """Plan, train what is missing, write the table after each training."""
-    from cervical_d2.config import load_config
-    from cervical_d2.data.registry import resolve
     from cervical_d2.papers.experiments import Job, jobs, make_plan, parse_table, run_jobs
-    from cervical_d2.papers.outcomes import document, markdown, outcomes, passed, write
+    from cervical_d2.papers.outcomes import document, markdown, outcomes, passed, task_of, write
 
     paper, table = parse_table(args.table)
     plan = make_plan(paper, table, args.rows, args.quick, args.set)
     name = "-".join(filter(None, [paper.name, f"table{table:02d}", args.quick]))
     output = args.output or Path("output/reproduce") / name
-    todo = jobs(plan, args.seeds, output)
+    todo, task = jobs(plan, args.seeds, output), task_of(plan)
+    script = ROOT / task.script
     if args.lines:
         for job in todo:
-            print(LINES[args.lines].format(gpus=args.num_gpus, script=SCRIPT, words=shlex.join(job.words)))
+            count = task.splits(job)
+            for words in [["--fold", str(k), *job.words] for k in range(count)] if count > 1 else [job.words]:
+                print(LINES[args.lines].format(gpus=args.num_gpus, script=script, words=shlex.join(words)))
         return
-    dataset = resolve(load_config(plan.baseline.config).DATASETS.TEST[0])
     command = shlex.join(["python", "tools/reproduce.py", *sys.argv[1:]])
 
     def report() -> str:
-        done = [job for job in todo if job.done(dataset)]
-        found = outcomes(plan, done, dataset, args.samples)
+        done = [job for job in todo if task.done(job)]
+        found = outcomes(plan, done, args.samples)
         if done:
             write(output, markdown(plan, found, args.quick, command), document(plan, found, args.quick))
         return passed(plan, found, args.quick)[1]
 
     def train(job: Job) -> int:
-        words = [sys.executable, str(SCRIPT), "--num-gpus", str(args.num_gpus), *job.words]
+        words = [sys.executable, str(script), "--num-gpus", str(args.num_gpus), *job.words]
         status = subprocess.run(words, check=False).returncode
         if not status:
             print(report())
         return status
 
-    run_jobs(todo, dataset, train, lambda line: print(line, flush=True))
+    run_jobs(todo, task.done, train, lambda line: print(line, flush=True))
     print(f"{report()}\n{output / 'results.md'}, results.json beside it")
 
 

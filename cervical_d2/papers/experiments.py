@@ -62,7 +62,8 @@ def make_plan(
     known = [row.label for row in rows]
     if unknown := [label for label in labels if label not in known]:
         raise UserError(f"no row {unknown[0]!r} in table {table}; there are {'; '.join(known)}")
-    at_size = quick_config(quick) if quick else ""
+    task = paper.tasks[table]
+    at_size = quick_config(quick, task) if quick else ""
     made: dict[tuple[str, ...], Experiment] = {}
     left_out: dict[str, str] = {}
     baseline = None
@@ -86,7 +87,7 @@ def make_plan(
     chosen = [item for item in made.values() if item is baseline or not labels or item.row.label in labels]
     if settings:
         _refuse_factors(made.values(), settings)
-    floor = paper.floors[quick or "full"]
+    floor = paper.floors[task][quick or "full"]
     return Plan(paper, table, chosen, baseline, left_out, floor)
 
 
@@ -107,17 +108,9 @@ class Job(NamedTuple):
 
     @property
     def words(self) -> list[str]:
-        """Arguments of train_net.py."""
+        """Arguments of the task's script."""
         return ["--resume", "--config-file", self.experiment.config, "SEED", str(self.seed), "OUTPUT_DIR",
                 str(self.folder), *self.experiment.options]  # fmt: skip
-
-    def predictions(self, dataset: str) -> Path:
-        """The file of its last evaluation."""
-        return self.folder / "evaluation" / dataset / "predictions.json"
-
-    def done(self, dataset: str) -> bool:
-        """Whether it is trained and evaluated to the end."""
-        return (self.folder / "model_final.pth").is_file() and self.predictions(dataset).is_file()
 
 
 def jobs(plan: Plan, seeds: int, output: Path) -> list[Job]:
@@ -126,11 +119,13 @@ def jobs(plan: Plan, seeds: int, output: Path) -> list[Job]:
     return [Job(item, seed, output / item.name / f"seed{seed}") for seed in range(seeds) for item in order]
 
 
-def run_jobs(todo: Sequence[Job], dataset: str, train: Callable[[Job], int], tell: Callable[[str], None]) -> None:
-    """Train those that are not done. Raises `UserError` at the first that fails."""
+def run_jobs(
+    todo: Sequence[Job], done: Callable[[Job], bool], train: Callable[[Job], int], tell: Callable[[str], None]
+) -> None:
+    """Train those that are not `done`. Raises `UserError` at the first that fails."""
     for number, job in enumerate(todo, start=1):
         what = f"{number}/{len(todo)} {job.experiment.row.label}, seed {job.seed}"
-        if job.done(dataset):
+        if done(job):
             tell(f"{what}: done before")
             continue
         tell(f"{what}: training into {job.folder}")

@@ -1,7 +1,7 @@
-"""What came out of the experiments of a table, beside what the paper prints: means over seeds, and intervals.
+"""What came out of the experiments of a table, beside what the paper prints: means over trainings, and intervals.
 
-The interval of a row is that of its mean over the seeds, images or slides resampled; what another training would give
-is in the deviation over the seeds.
+The interval of a row is that of its mean over its trainings (seeds, folds), images or slides resampled; what another
+training would give is in their deviation.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,23 +11,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cervical_d2.evaluation.analysis import Scene
-from cervical_d2.evaluation.bootstrap import LEVEL, Interval, Measured, Statistic, interval, measure, two_sided_p
-from cervical_d2.evaluation.froc import lesions
-from cervical_d2.evaluation.loading import load_scenes
-from cervical_d2.evaluation.matching import Floats, match_coco
-from cervical_d2.evaluation.published import ANY_AREA, IOU_50, PROTOCOLS, averages, protocol_rankings
-from cervical_d2.evaluation.ranking import rankings
+from cervical_d2.evaluation.bootstrap import LEVEL, Interval, interval, two_sided_p
+from cervical_d2.evaluation.matching import Floats
 from cervical_d2.files import write_json, write_text
+from cervical_d2.papers import classifiers, detectors
 from cervical_d2.papers.experiments import Job, Plan
+from cervical_d2.papers.tables import CLASSIFICATION, DETECTION, Row
+from cervical_d2.papers.trained import Task, Trained
 
-FIGURES = ("coco/mAP", "coco/AR")
-AGNOSTIC = "agnostic/AP50"
-(COCO,) = (protocol for protocol in PROTOCOLS if protocol.name == "coco")
+TASKS = {DETECTION: detectors.TASK, CLASSIFICATION: classifiers.TASK}
 
 
 class Outcome(NamedTuple):
-    """One row, by figure: the values of its seeds, the interval of their mean, its difference from the baseline, p."""
+    """One row, by figure: values of its trainings, interval of their mean, difference from the baseline's mean, p."""
 
     label: str
     printed: Mapping[str, float]
@@ -37,93 +33,87 @@ class Outcome(NamedTuple):
     p: dict[str, float]
 
 
-def statistic(scene: Scene) -> Statistic:
-    """The figures of `FIGURES` and AP50 of all classes as one, for resamples."""
-    images, classes = len(scene.unit), len(scene.classes)
-    ranked = protocol_rankings(COCO, scene.truth, scene.detections, num_classes=classes, num_images=images)
-    present = [bool(ranking.wanted.any()) for ranking in ranked]
-    truth, detections = lesions(scene.truth, scene.detections, np.ones(classes, bool))
-    matches = match_coco(truth, detections, IOU_50, ANY_AREA, len(detections.score))
-    as_one = rankings(matches, truth, num_classes=1, num_images=images)
-
-    def figures(weights: Floats) -> dict[str, Floats]:
-        of_images = weights[:, scene.unit]
-        found, one = averages(COCO, ranked, of_images), averages(COCO, as_one, of_images)
-        means = [100 * table[:, 0, present].mean(axis=1) for table in found]
-        return {"coco/mAP": means[0], "coco/AR": means[1], AGNOSTIC: 100 * one.ap[:, 0, 0]}
-
-    return figures
+def task_of(plan: Plan) -> Task:
+    """How the rows of its table are trained and measured."""
+    return TASKS[plan.paper.tasks[plan.table]]
 
 
-def outcomes(plan: Plan, done: Sequence[Job], dataset: str, samples: int, seed: int = 0) -> list[Outcome]:
+def outcomes(plan: Plan, done: Sequence[Job], samples: int) -> list[Outcome]:
     """Of every experiment that has a job in `done`, the baseline first."""
-    scenes = load_scenes(dataset, [job.predictions(dataset) for job in done]).scenes
-    measured: dict[str, list[Measured]] = {}
-    for job, scene in zip(done, scenes, strict=True):
-        found = measure(statistic(scene), scene.units, samples, seed)
-        measured.setdefault(job.experiment.name, []).append(found)
-    base = measured.get(plan.baseline.name, [])
+    runs: dict[str, list[Trained]] = {}
+    for job, run in zip(done, task_of(plan).measure(done, samples), strict=True):
+        runs.setdefault(job.experiment.name, []).append(run)
+    base = runs.get(plan.baseline.name, [])
     order = [plan.baseline, *(item for item in plan.experiments if item is not plan.baseline)]
-    return [_outcome(item.row, measured[item.name], base) for item in order if item.name in measured]
+    return [_outcome(item.row, runs[item.name], base or runs[item.name]) for item in order if item.name in runs]
 
 
-def _outcome(row: Any, runs: Sequence[Measured], base: Sequence[Measured]) -> Outcome:
-    names = (*FIGURES, AGNOSTIC)
-    values = {name: [run.figures[name] for run in runs] for name in names}
-    draws = {name: np.mean([run.draws[name] for run in runs], axis=0) for name in names}
-    reference = {name: np.mean([run.draws[name] for run in base], axis=0) for name in names} if base else draws
-    means = {name: float(np.mean(values[name])) for name in names}
-    at_base = {name: float(np.mean([run.figures[name] for run in base])) if base else means[name] for name in names}
+def _outcome(row: Row, runs: Sequence[Trained], base: Sequence[Trained]) -> Outcome:
+    names = list(runs[0].figures)
+    means, at_base = _means(runs), _means(base)
+    draws, reference = _mean_draws(runs), _mean_draws(base)
     change = {name: draws[name] - reference[name] for name in names}
     return Outcome(
         row.label,
         row.printed,
-        values,
+        {name: [value for run in runs for value in run.values[name]] for name in names},
         {name: interval(means[name], draws[name]) for name in names},
         {name: interval(means[name] - at_base[name], change[name]) for name in names},
         {name: two_sided_p(change[name]) for name in names},
     )
 
 
+def _means(runs: Sequence[Trained]) -> dict[str, float]:
+    return {name: float(np.mean([run.figures[name] for run in runs])) for name in runs[0].figures}
+
+
+def _mean_draws(runs: Sequence[Trained]) -> dict[str, Floats]:
+    return {name: np.mean([run.draws[name] for run in runs], axis=0) for name in runs[0].draws}
+
+
 def passed(plan: Plan, found: Sequence[Outcome], quick: str) -> tuple[bool, str]:
-    """Whether the baseline has reached its floor, and a sentence on it. CRIC's is that of all classes as one."""
-    name = AGNOSTIC if quick == "cric" else "coco/mAP"
-    what = "AP50 of all classes as one" if quick == "cric" else "mAP"
+    """Whether the baseline has reached its floor, and a sentence on it."""
+    task = task_of(plan)
+    what, name = task.floors.get(quick, next(iter(task.figures.items())))
     value = found[0].interval[name].value if found else float("nan")
     reached = value >= plan.floor
-    told = f"The baseline ({plan.baseline.row.label}) has a {what} of {value:.1f}; its floor is {plan.floor:g}."
+    told = f"The baseline ({plan.baseline.row.label}): {what} {value:.1f}; its floor is {plan.floor:g}."
     return reached, told if reached else f"{told} It is not reached, so no other row is reported."
 
 
 def markdown(plan: Plan, found: Sequence[Outcome], quick: str, command: str) -> str:
-    """The table, ours beside the paper's."""
+    """The table, ours beside the paper's where it prints something."""
     reached, told = passed(plan, found, quick)
     where = f" at the size of {quick}" if quick else ""
-    ours = ["seeds", "mAP", f"{LEVEL} %", "sd", "AR", "difference of mAP", f"{LEVEL} %", "p"]
-    header = ["row", *(f"{name}, paper" for name in plan.paper.figures), *ours]
+    printed = [name for name in plan.paper.figures if any(name in row.printed for row in plan.paper.rows[plan.table])]
+    main, *others = task_of(plan).figures
+    level = f"{LEVEL} %"
+    ours = ["trainings", main, level, "sd", *others, f"difference of {main}", level, "p"]
+    header = ["row", *(f"{name}, paper" for name in printed), *ours]
     lines = [
         f"# {plan.paper.title}, Table {plan.table}: {plan.paper.titles[plan.table]}{where}",
         "", f"```\n{command}\n```", "", told, "",
         "| " + " | ".join(header) + " |", "|" + " --- |" * len(header),
     ]  # fmt: skip
     told_rows = found if reached else found[:1]
-    lines += ["| " + " | ".join([*_printed(plan, item), *_cells(item)]) + " |" for item in told_rows]
+    names = list(task_of(plan).figures.values())
+    lines += ["| " + " | ".join([*_printed(printed, item), *_cells(names, item)]) + " |" for item in told_rows]
     lines += ["", *(f"- {label}: left out, {reason}." for label, reason in plan.left_out.items())]
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _printed(plan: Plan, item: Outcome) -> list[str]:
-    figures = (item.printed.get(name) for name in plan.paper.figures)
+def _printed(names: Sequence[str], item: Outcome) -> list[str]:
+    figures = (item.printed.get(name) for name in names)
     return [item.label, *("" if figure is None else f"{figure:.1f}" for figure in figures)]
 
 
-def _cells(item: Outcome) -> list[str]:
-    values, mean = item.values["coco/mAP"], item.interval["coco/mAP"]
-    change = item.difference["coco/mAP"]
+def _cells(names: Sequence[str], item: Outcome) -> list[str]:
+    main, *others = names
+    values, mean, change = item.values[main], item.interval[main], item.difference[main]
     return [
         str(len(values)), f"{mean.value:.1f}", f"{mean.low:.1f} to {mean.high:.1f}",
-        f"{stdev(values):.1f}" if len(values) > 1 else "", f"{item.interval['coco/AR'].value:.1f}",
-        f"{change.value:+.1f}", f"{change.low:+.1f} to {change.high:+.1f}", f"{item.p['coco/mAP']:.3f}",
+        f"{stdev(values):.1f}" if len(values) > 1 else "", *(f"{item.interval[name].value:.1f}" for name in others),
+        f"{change.value:+.1f}", f"{change.low:+.1f} to {change.high:+.1f}", f"{item.p[main]:.3f}",
     ]  # fmt: skip
 
 

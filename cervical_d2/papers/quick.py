@@ -12,11 +12,14 @@ from detectron2.data import DatasetCatalog
 from cervical_d2.config import load_config
 from cervical_d2.errors import UserError
 from cervical_d2.modeling.anchors import anchor_levels
-from cervical_d2.papers.tables import Paper, Row, read_weights
+from cervical_d2.papers.tables import CLASSIFICATION, DETECTION, Paper, Row, read_weights
 from cervical_d2.report.anchor_report import Clustering, boxes_of_split, study
 from cervical_d2.report.pixels import pixel_statistics
 
-QUICK = {"bccd": "quick/bccd.yaml", "cric": "quick/cric.yaml", "demo": "quick/demo.yaml"}
+QUICK = {
+    DETECTION: {"bccd": "quick/bccd.yaml", "cric": "quick/cric.yaml", "demo": "quick/demo.yaml"},
+    CLASSIFICATION: {"herlev": "classifier/quick_herlev_2.yaml"},
+}
 Options = dict[str, Any]
 
 IOU_WEIGHT = 10.0  # of the losses of decoded boxes, as in the rows' own configs
@@ -43,16 +46,40 @@ BACKBONES: dict[str, Options] = {
 }
 
 
+def _cell_resnet(depth: int) -> Options:
+    return {
+        "MODEL.BACKBONE.NAME": "build_cervical_resnet_backbone",
+        "MODEL.RESNETS.DEPTH": depth,
+        "MODEL.RESNETS.RES2_OUT_CHANNELS": 256,
+    }
+
+
+def _of_torchvision(*networks: str) -> Options:
+    return {"MODEL.BACKBONE.NAME": "build_torchvision_backbone", "MODEL.BACKBONE.NETWORKS": networks}
+
+
+# Of classifiers: whole, as an image is a single cell of 112 px.
+CELL_BACKBONES: dict[str, Options] = {
+    "R_50": _cell_resnet(50),
+    "R_101": _cell_resnet(101),
+    "R_152": _cell_resnet(152),
+    "DC_59": {"MODEL.BACKBONE.NAME": "build_dc_resnet_backbone"},
+    "inception_v3": _of_torchvision("inception_v3"),
+    "concatenation": _of_torchvision("inception_v3", "resnet152"),
+}
+
+
 class NotQuick(Exception):
     """Why a row has no quick version."""
 
 
 def quick_options(paper: Paper, row: Row, config: str) -> tuple[str, ...] | str:
     """KEY, VALUE, ... on top of the quick `config`, or why there is no quick version of `row`."""
-    options: Options = dict(paper.quick)
+    task = paper.tasks[row.table]
+    options: Options = dict(paper.quick) if task == DETECTION else {}
     try:
         for fact, value in row.facts.items():
-            options |= FACTS[fact](value, load_config(config, _words(options)))
+            options |= FACTS[task][fact](value, load_config(config, _words(options)))
     except NotQuick as reason:
         return str(reason)
     return _words(options)
@@ -107,6 +134,10 @@ def _backbone(name: str, _: CfgNode) -> Options:
     return BACKBONES[name]
 
 
+def _cell_backbone(name: str, _: CfgNode) -> Options:
+    return CELL_BACKBONES[name]
+
+
 def _fused(stages: list[str], cfg: CfgNode) -> Options:
     """The levels from `FIRST` on; a ResNet's pyramid adds one, of twice the stride, for the RPN."""
     kept = [stage for stage in stages if stage >= FIRST]
@@ -131,22 +162,25 @@ def _anchors(kind: str, cfg: CfgNode) -> Options:
     return {"MODEL.ANCHOR_GENERATOR.NAME": generator.NAME, "MODEL.ANCHOR_GENERATOR.CLUSTERS": generator.CLUSTERS}
 
 
-FACTS: Mapping[str, Callable[[Any, CfgNode], Options]] = {
-    "architecture": _architecture,
-    "depth": _depth,
-    "initialization": _initialization,
-    "sides": _sides,
-    "frozen": _frozen,
-    "loss": _loss,
-    "normalization": _normalization,
-    "backbone": _backbone,
-    "fused": _fused,
-    "anchors": _anchors,
+FACTS: Mapping[str, Mapping[str, Callable[[Any, CfgNode], Options]]] = {
+    DETECTION: {
+        "architecture": _architecture,
+        "depth": _depth,
+        "initialization": _initialization,
+        "sides": _sides,
+        "frozen": _frozen,
+        "loss": _loss,
+        "normalization": _normalization,
+        "backbone": _backbone,
+        "fused": _fused,
+        "anchors": _anchors,
+    },
+    CLASSIFICATION: {"backbone": _cell_backbone},
 }
 
 
-def quick_config(name: str) -> str:
-    """The config of `--quick NAME`. Raises `UserError` for one that is not there."""
-    if name not in QUICK:
-        raise UserError(f"--quick {name}: there are {', '.join(QUICK)}")
-    return QUICK[name]
+def quick_config(name: str, task: str) -> str:
+    """The config of `--quick NAME` for tables of `task`. Raises `UserError` for one that is not there."""
+    if name not in QUICK[task]:
+        raise UserError(f"--quick {name}: for {task} there is {', '.join(QUICK[task])}")
+    return QUICK[task][name]

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import yaml
 
 HERE = Path(__file__).parent
+DETECTION, CLASSIFICATION = "detection", "classification"
 OF_ROWS = {"label", "config", "printed", "parameters", "not_ours"}
 
 
@@ -28,10 +29,10 @@ class Row(NamedTuple):
 
 
 class Paper(NamedTuple):
-    """`titles`, `rows` and the config of the `baselines` by the number of the table.
+    """`titles`, `rows`, `tasks` (a name in `outcomes.TASKS`) and the config of the `baselines`, by number of the table.
 
-    `floors`: the mAP that a baseline has to have, `full` on the paper's own data, else by the name of the quick set.
-    `quick`: keys of all its quick versions. `same`: configs that are one experiment, and resolve equal.
+    `floors`: by task, what the first figure of a baseline has to be: `full` on the paper's own data, else by the name
+    of the quick set. `quick`: keys of all quick detectors. `same`: configs that are one experiment, and resolve equal.
     """
 
     name: str
@@ -39,8 +40,9 @@ class Paper(NamedTuple):
     figures: list[str]
     titles: dict[int, str]
     rows: dict[int, list[Row]]
+    tasks: dict[int, str]
     baselines: dict[int, str]
-    floors: dict[str, float]
+    floors: dict[str, dict[str, float]]
     same: list[list[str]]
     quick: dict[str, Any]
 
@@ -58,13 +60,15 @@ def read_paper(name: str) -> Paper:
     """The tables of the paper `name`, such as xu2022."""
     spec = yaml.safe_load((HERE / f"{name}.yaml").read_text(encoding="utf-8"))
     rows: dict[int, list[Row]] = {}
+    tasks = {number: table.get("task", DETECTION) for number, table in spec["tables"].items()}
     for number, table in spec["tables"].items():
-        common = {**spec["facts"], **table.get("facts", {})}
+        common = {**(spec["facts"] if tasks[number] == DETECTION else {}), **table.get("facts", {})}
         rows[number] = [_row(number, row, common, spec["figures"], name) for row in table["rows"]]
     titles = {number: table["title"] for number, table in spec["tables"].items()}
     same = [[f"{name}/{config}.yaml" for config in group] for group in spec["same"]]
     baselines = {number: f"{name}/{table['baseline']}.yaml" for number, table in spec["tables"].items()}
-    return Paper(name, spec["title"], spec["figures"], titles, rows, baselines, spec["floors"], same, spec["quick"])
+    floors, quick = spec["floors"], spec["quick"]
+    return Paper(name, spec["title"], spec["figures"], titles, rows, tasks, baselines, floors, same, quick)
 
 
 def _row(number: int, row: dict[str, Any], common: dict[str, Any], figures: list[str], name: str) -> Row:

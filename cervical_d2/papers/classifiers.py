@@ -1,0 +1,61 @@
+"""How the rows of a table of classifiers are measured: fold by fold, all rows on the same images."""
+
+from collections.abc import Sequence
+
+from cervical_d2.config import load_config
+from cervical_d2.errors import UserError
+from cervical_d2.evaluation.bootstrap import measure
+from cervical_d2.evaluation.classification import mean_of_folds, measured
+from cervical_d2.evaluation.classification_evaluator import Answered, read_answers
+from cervical_d2.papers.experiments import Job
+from cervical_d2.papers.trained import Task, Trained
+from cervical_d2.report.classification_report import cell_runs
+
+
+def splits(job: Job) -> int:
+    """Its folds, 1 for none."""
+    return max(1, load_config(job.experiment.config, job.experiment.options).DATASETS.FOLDS)
+
+
+def done(job: Job) -> bool:
+    """Whether every fold is trained and evaluated to the end."""
+    runs = cell_runs(job.folder)
+    whole = [(run.folder / "model_final.pth").is_file() and run.answers.is_file() for run in runs]
+    return len(whole) == splits(job) and all(whole)
+
+
+def measured_jobs(jobs: Sequence[Job], samples: int, seed: int = 0) -> list[Trained]:
+    """Of each job the mean of its folds, images or slides resampled alike.
+
+    Raises:
+        UserError: a job was tested on other images than the first.
+    """
+    found = [[read_answers(run.answers) for run in cell_runs(job.folder)] for job in jobs]
+    tested = [[[(row["image_id"], row["label"]) for row in fold.rows] for fold in folds] for folds in found]
+    for job, images in zip(jobs, tested, strict=True):
+        if images != tested[0]:
+            raise UserError(f"{job.folder}: tested on other images than {jobs[0].folder}; train it again")
+    return [_trained(folds, samples, seed) for folds in found]
+
+
+def _trained(folds: Sequence[Answered], samples: int, seed: int) -> Trained:
+    answers = [fold.answers for fold in folds]
+    values = [measured(fold) for fold in answers]
+    together = measure(mean_of_folds(answers), sum(fold.units for fold in answers), samples, seed)
+    return Trained({name: [each[name] for each in values] for name in values[0]}, *together)
+
+
+TASK = Task(
+    script="tools/train_classifier.py",
+    figures={
+        "accuracy": "accuracy",
+        "sensitivity": "sensitivity",
+        "specificity": "specificity",
+        "H-mean": "h_mean",
+        "F1": "f1",
+    },
+    floors={},
+    done=done,
+    measure=measured_jobs,
+    splits=splits,
+)
