@@ -136,6 +136,28 @@ def test_the_quick_table_4_clusters_its_anchors_and_narrows_its_backbones(monkey
 
 
 @real_data
+def test_pretrained_quick_backbones_are_those_of_classifiers(monkeypatch):
+    """Every weight of the quick detector's backbone has its like in the classifier that it is to start from."""
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(ROOT / "../shared/data"))
+    plan = make_plan(*parse_table("3cde:5"), quick="bccd", pretrained=True)
+    assert plan.left_out == {"R101": "no classifier of cells is made of this backbone at this size"}
+    for item, kind in zip(plan.experiments, ("R_50", "DC_59"), strict=True):
+        detector, cells = (
+            load_config(name, [*options, "MODEL.DEVICE", "cpu"])
+            for name, options in ((item.config, item.options), (f"classifier/quick_{kind}_half.yaml", ()))
+        )
+        assert f"weights/{kind}_cells_half.pth" == detector.MODEL.WEIGHTS
+        assert f"classifier/quick_{kind}_half.yaml" in read_weights()[f"{kind}_cells_half"].command
+        set_num_classes(detector, 3)
+        set_num_classes(cells, 11)
+        bottom_up = build_model(detector).backbone.bottom_up.state_dict()
+        backbone = build_model(cells).backbone.state_dict()
+        assert {name: value.shape for name, value in bottom_up.items()} == {
+            name: value.shape for name, value in backbone.items()
+        }
+
+
+@real_data
 def test_the_quick_table_6_leaves_out_the_level_of_stride_4(monkeypatch):
     monkeypatch.setenv("DETECTRON2_DATASETS", str(ROOT / "../shared/data"))
     plan = make_plan(*parse_table("3cde:6"), ["F[1,2,4,5]"], quick="bccd")

@@ -5,6 +5,7 @@ tools/reproduce.py xu:5                                  # Table 5 of Xu et al. 
 tools/reproduce.py xu:8 --quick bccd --seeds 3           # its comparison at the size of two CPU cores
 tools/reproduce.py xu:8 --quick bccd --output short --set SOLVER.MAX_EPOCHS 4 TEST.EVAL_EPOCHS 4   # all rows alike
 tools/reproduce.py 3cde:2 --quick herlev                 # a table of classifiers
+tools/reproduce.py 3cde:4 --quick bccd --pretrained      # backbones from classifiers of cells, of half the width
 tools/reproduce.py xu:5 --print slurm --num-gpus 2       # the lines that start the trainings elsewhere
 
 Goes on where it stopped, wherever the trainings ran. No row is reported before the baseline has reached its floor.
@@ -31,6 +32,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("table", metavar="PAPER:TABLE", help="such as xu:5")
     parser.add_argument("--rows", nargs="+", default=[], metavar="LABEL", help="some of its rows, by their labels")
     parser.add_argument("--quick", default="", metavar="DATA", help="bccd, cric, demo; classifiers: herlev; in minutes")
+    parser.add_argument("--pretrained", action="store_true", help="quick backbones from classifiers of cells too")
     parser.add_argument("--set", nargs="+", default=[], metavar="WORD", help="KEY VALUE ... for all rows alike")
     parser.add_argument("--seeds", type=int, default=1, help="trainings of each row (default 1)")
     parser.add_argument("--samples", type=int, default=1000, help="resamples for the intervals (default 1000)")
@@ -40,6 +42,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if min(args.seeds, args.samples, args.num_gpus) < 1:
         parser.error("--seeds, --samples and --num-gpus are at least 1")
+    if args.pretrained and not args.quick:
+        parser.error("--pretrained is of --quick: at the paper's size every row starts as the paper says")
     if args.set and not args.output:
         parser.error("--set makes it another experiment: name its folder with --output")
     return args
@@ -51,8 +55,8 @@ def run(args: argparse.Namespace) -> None:
     from cervical_d2.papers.outcomes import document, markdown, outcomes, passed, task_of, write
 
     paper, table = parse_table(args.table)
-    plan = make_plan(paper, table, args.rows, args.quick, args.set)
-    name = "-".join(filter(None, [paper.name, f"table{table:02d}", args.quick]))
+    plan = make_plan(paper, table, args.rows, args.quick, args.set, args.pretrained)
+    name = "-".join(filter(None, [paper.name, f"table{table:02d}", args.quick, "pretrained" * args.pretrained]))
     output = args.output or Path("output/reproduce") / name
     todo, task = jobs(plan, args.seeds, output), task_of(plan)
     script = ROOT / task.script

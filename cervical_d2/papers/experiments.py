@@ -48,12 +48,18 @@ def parse_table(text: str) -> tuple[Paper, int]:
 
 
 def make_plan(
-    paper: Paper, table: int, labels: Sequence[str] = (), quick: str = "", settings: Sequence[str] = ()
+    paper: Paper,
+    table: int,
+    labels: Sequence[str] = (),
+    quick: str = "",
+    settings: Sequence[str] = (),
+    pretrained: bool = False,
 ) -> Plan:
     """Of the rows `labels`, by default all; the baseline is always among them.
 
     `quick`: a name of `quick.QUICK`, on whose data and at whose size the rows are trained. Rows that are the same
     there, such as the depths of a ResNet, are trained once. `settings`: KEY, VALUE, ... for all rows.
+    `pretrained`: see `quick_options`.
 
     Raises:
         UserError: no such row or quick data set; settings that are not known, or by which the rows differ.
@@ -68,7 +74,7 @@ def make_plan(
     left_out: dict[str, str] = {}
     baseline = None
     for row in rows:
-        options = quick_options(paper, row, at_size) if at_size else ()
+        options = quick_options(paper, row, at_size, pretrained) if at_size else ()
         reason = row.not_ours or (options if isinstance(options, str) else "")
         if reason:
             left_out[row.label] = reason

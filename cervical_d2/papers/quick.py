@@ -22,6 +22,7 @@ QUICK = {
 }
 Options = dict[str, Any]
 
+CELLS, HALF = "_cells", "_half"  # endings of names in weights.yaml
 IOU_WEIGHT = 10.0  # of the losses of decoded boxes, as in the rows' own configs
 ANCHORS_A_LEVEL = 3
 FIRST = "res3"  # the quick pyramids begin at stride 8
@@ -73,13 +74,18 @@ class NotQuick(Exception):
     """Why a row has no quick version."""
 
 
-def quick_options(paper: Paper, row: Row, config: str) -> tuple[str, ...] | str:
-    """KEY, VALUE, ... on top of the quick `config`, or why there is no quick version of `row`."""
+def quick_options(paper: Paper, row: Row, config: str, pretrained: bool = False) -> tuple[str, ...] | str:
+    """KEY, VALUE, ... on top of the quick `config`, or why there is no quick version of `row`.
+
+    `pretrained`: backbones that the paper takes from a classifier of cells come from one here too, of half the width.
+    """
     task = paper.tasks[row.table]
     options: Options = dict(paper.quick) if task == DETECTION else {}
     try:
         for fact, value in row.facts.items():
             options |= FACTS[task][fact](value, load_config(config, _words(options)))
+        if pretrained:
+            options |= _classifiers_weights(row.facts.get("initialization", ""))
     except NotQuick as reason:
         return str(reason)
     return _words(options)
@@ -100,9 +106,16 @@ def _depth(_: int, __: CfgNode) -> Options:
 
 
 def _initialization(name: str, _: CfgNode) -> Options:
-    """Of all weights there are ImageNet's of a ResNet-18 alone; what a paper's classifier gives is left out."""
-    imagenet = name != "none" and not name.endswith("_cells")
+    """Of published weights there are ImageNet's of a ResNet-18 alone; a classifier's come with `pretrained`."""
+    imagenet = name != "none" and not name.endswith(CELLS)
     return {"MODEL.WEIGHTS": read_weights()["R_18_imagenet"].file if imagenet else ""}
+
+
+def _classifiers_weights(name: str) -> Options:
+    weights = read_weights().get(f"{name}{HALF}")
+    if not name.endswith(CELLS) or not weights:
+        raise NotQuick("no classifier of cells is made of this backbone at this size")
+    return {"MODEL.WEIGHTS": weights.file}
 
 
 def _sides(sides: list[int], cfg: CfgNode) -> Options:
