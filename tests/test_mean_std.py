@@ -9,9 +9,9 @@ import yaml
 from conftest import command
 from detectron2.data import DatasetCatalog
 
+from cervical_d2.data.pixels import pixel_statistics
 from cervical_d2.data.registry import resolve
 from cervical_d2.errors import UserError
-from cervical_d2.report.pixels import pixel_statistics
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])

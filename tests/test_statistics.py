@@ -9,9 +9,9 @@ import pytest
 
 from cervical_d2.config import load_config
 from cervical_d2.data.anchor_clusters import best_anchor
+from cervical_d2.data.pixels import pixel_statistics
 from cervical_d2.errors import UserError
 from cervical_d2.report.anchor_fit import config_anchors, fit_anchors, network_scale
-from cervical_d2.report.pixels import pixel_statistics
 from cervical_d2.report.statistics import (
     arrays_of,
     boxes_per_image,

@@ -22,8 +22,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def run(args: argparse.Namespace) -> None:
     """Read all pixels, print."""
     from cervical_d2.data.build import records_of
+    from cervical_d2.data.pixels import pixel_statistics
     from cervical_d2.data.registry import resolve
-    from cervical_d2.report.pixels import pixel_statistics
 
     names = [resolve(name) for name in args.dataset]
     records = records_of(tuple(names))

@@ -12,6 +12,7 @@ from detectron2.utils import comm
 from torch.utils.data import DataLoader
 
 from cervical_d2.data.cell_augmentation import CellMapper, cell_augmentations, resize
+from cervical_d2.data.contrast import contrast_lines
 from cervical_d2.data.labels import check_split, labeled_records, labels_of
 from cervical_d2.data.loader import BatchPlan, TrainLoader
 from cervical_d2.data.registry import class_names
@@ -70,6 +71,7 @@ def prepare_training(cfg: CfgNode) -> tuple[int, list[str]]:
             classes, counts, shown, [0.0] * len(classes) if weights is None else weights, strict=True
         )
     ]
+    lines += contrast_lines(cfg, labeled_records(cfg.DATASETS.TRAIN))
     return round(float(shown.sum())), lines
 
 

@@ -10,6 +10,7 @@ from detectron2.evaluation import DatasetEvaluator
 from cervical_d2.data.build import build_test_loader, build_train_loader, records_of, train_records
 from cervical_d2.data.classification import build_cell_test_loader, build_cell_train_loader
 from cervical_d2.data.classification import prepare_training as prepare_classification
+from cervical_d2.data.contrast import contrast_lines
 from cervical_d2.data.labels import labeled_records
 from cervical_d2.data.loader import BatchPlan, TrainLoader
 from cervical_d2.data.mapper import train_augmentations
@@ -36,7 +37,8 @@ class Task(NamedTuple):
 
 
 def _prepare_detection(cfg: CfgNode) -> tuple[int, list[str]]:
-    records, lines = train_records(cfg), []
+    records = train_records(cfg)
+    lines = contrast_lines(cfg, records)
     train_augmentations(cfg)  # refused now if out of range
     if (repeats := train_repeats(cfg, records)) is not None:
         lines.append(f"repeat factors: {repeats.min():.2f} to {repeats.max():.2f}, {repeats.mean():.2f} on average")

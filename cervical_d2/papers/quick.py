@@ -10,11 +10,11 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 
 from cervical_d2.config import load_config
+from cervical_d2.data.pixels import pixel_statistics
 from cervical_d2.errors import UserError
 from cervical_d2.modeling.anchors import anchor_levels
 from cervical_d2.papers.tables import CLASSIFICATION, DETECTION, Paper, Row, read_weights
 from cervical_d2.report.anchor_report import Clustering, boxes_of_split, study
-from cervical_d2.report.pixels import pixel_statistics
 
 QUICK = {
     DETECTION: {"bccd": "quick/bccd.yaml", "cric": "quick/cric.yaml", "demo": "quick/demo.yaml"},

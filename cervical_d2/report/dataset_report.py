@@ -9,13 +9,13 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from matplotlib.figure import Figure
 
 from cervical_d2.data.build import records_of
+from cervical_d2.data.pixels import pixel_statistics
 from cervical_d2.errors import UserError
 from cervical_d2.files import write_bytes, write_json, write_text
 from cervical_d2.report.anchor_fit import fit_anchors
 from cervical_d2.report.anchor_plot import anchor_figure
 from cervical_d2.report.axes import png
 from cervical_d2.report.page import Chart, Section, page
-from cervical_d2.report.pixels import pixel_statistics
 from cervical_d2.report.plots import (
     center_figure,
     class_figure,

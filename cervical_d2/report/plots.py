@@ -7,8 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
+from cervical_d2.data.pixels import LEVELS
 from cervical_d2.report.axes import GRAY, RGB, WIDTHS, log_axis, panels, short
-from cervical_d2.report.pixels import LEVELS
 from cervical_d2.report.statistics import (
     MEASURES,
     Floats,

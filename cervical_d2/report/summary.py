@@ -4,8 +4,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from cervical_d2.data.pixels import PixelStatistics
 from cervical_d2.report.anchor_fit import AnchorFit
-from cervical_d2.report.pixels import PixelStatistics
 from cervical_d2.report.statistics import (
     QUANTILES,
     Floats,
