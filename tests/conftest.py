@@ -1,5 +1,6 @@
 """A data set of a few small images, and a config that trains on it in seconds."""
 
+import importlib
 import json
 import os
 import subprocess
@@ -109,6 +110,14 @@ def command(*words: object, **env: str) -> subprocess.CompletedProcess:
         timeout=300,
         check=False,
     )
+
+
+def called(capfd: pytest.CaptureFixture[str], script: str, *words: object) -> subprocess.CompletedProcess:
+    """As `command`, in this process: without the seconds that importing torch takes."""
+    module = importlib.import_module(script.removesuffix(".py").replace("/", "."))
+    capfd.readouterr()
+    status = module.main([str(word) for word in words])
+    return subprocess.CompletedProcess(words, status, *capfd.readouterr())
 
 
 def listing(folder: Path) -> dict[str, bytes]:

@@ -4,8 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, command
+from conftest import ROOT
 
+import tools.reproduce as reproduce
 from cervical_d2.config import differences, load_config
 from cervical_d2.errors import UserError
 from cervical_d2.papers.classifiers import done
@@ -59,9 +60,9 @@ def test_quick_rows_train_whole_networks_on_herlev():
             make_plan(*parse_table(table), quick=quick)
 
 
-def test_elsewhere_each_fold_is_a_training_of_its_own():
-    run = command("tools/reproduce.py", "3cde:3", "--rows", "R152", "--print", "slurm")
-    lines = run.stdout.splitlines()
+def test_elsewhere_each_fold_is_a_training_of_its_own(capsys):
+    assert reproduce.main(["3cde:3", "--rows", "R152", "--print", "slurm"]) == 0
+    lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 5
     for fold, line in enumerate(lines):
         assert f"tools/train_classifier.py --fold {fold} --resume --config-file 3cdenet/table03_R_152.yaml" in line
