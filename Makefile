@@ -5,6 +5,9 @@ RUN := $(BIN)/python
 READY := .venv/ready
 DATA ?= ../shared/data
 .DEFAULT_GOAL := help
+# A test uses one core; of a file's tests one process does all, as they share what they set up. More processes would only
+# import torch once more each.
+PYTEST := $(RUN) -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
 .PHONY: help setup demo test test-all test-gpu lint reference-models
 
 help:
@@ -30,10 +33,10 @@ demo: $(READY) ## train on the embedded data set, evaluate, draw pictures
 
 test: $(READY) ## the fast tests
 	$(RUN) tools/doctor.py
-	$(RUN) -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-all: $(READY) ## all tests
-	$(RUN) -m pytest
+	$(PYTEST)
 
 test-gpu: $(READY) ## the tests that need CUDA devices
 	$(RUN) -m pytest -m gpu
