@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import cv2
 import pytest
 import torch
 from conftest import command, real_data
@@ -16,6 +17,7 @@ from cervical_d2.papers.detectors import done, predictions
 from cervical_d2.papers.experiments import Job, jobs, make_plan, parse_table, run_jobs
 from cervical_d2.papers.outcomes import document, markdown, outcomes, passed
 from cervical_d2.papers.tables import DETECTION
+from cervical_d2.report.pictures import GAP
 
 
 @pytest.mark.parametrize(
@@ -208,6 +210,10 @@ def test_the_tool_trains_reports_and_goes_on(tiny: Path, monkeypatch, capfd):
     assert "python tools/reproduce.py xu:8 --quick tiny" in text
     assert "| L1 |" in text
     assert "| GIoU |" in text
+    sheet = cv2.imread(str(tiny / "out/pictures/sheet.png"))
+    picture = cv2.imread(str(tiny / "out/pictures/val1.png"))
+    assert picture.shape[1] == 3 * 96 + 2 * GAP  # truth, L1, GIoU
+    assert sheet.shape[1] == 1400
     capfd.readouterr()
     assert tool.main(words) == 0
     assert capfd.readouterr().out.count("done before") == 2

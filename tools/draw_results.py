@@ -1,5 +1,9 @@
 #!/usr/bin/env python
-"""Draw truth beside prediction for the last evaluation of a run: tools/draw_results.py output/quick/demo."""
+"""Draw truth beside what runs predicted in their last evaluation.
+
+tools/draw_results.py output/quick/demo
+tools/draw_results.py output/scratch output/imagenet --output pictures
+"""
 
 import argparse
 import sys
@@ -9,10 +13,10 @@ from pathlib import Path
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Answers --help without importing torch."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", type=Path, metavar="OUTPUT_DIR", help="of train_net.py")
-    parser.add_argument("--dataset", help="the split; by default the first of the run's DATASETS.TEST")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="by default OUTPUT_DIR/pictures")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path, metavar="OUTPUT_DIR", help="of train_net.py")
+    parser.add_argument("--dataset", help="the split; by default the first of the first run's DATASETS.TEST")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="by default pictures in the first OUTPUT_DIR")
     parser.add_argument("--score", type=float, default=0.5, help="leave out detections below (default 0.5)")
     parser.add_argument("--count", type=int, default=12, help="how many images (default 12)")
     return parser.parse_args(argv)
@@ -24,9 +28,10 @@ def run(args: argparse.Namespace) -> None:
     from cervical_d2.data.registry import resolve
     from cervical_d2.report.pictures import draw_results
 
-    dataset = resolve(args.dataset or load_config(str(args.run / "config.yaml")).DATASETS.TEST[0])
-    output = args.output or args.run / "pictures"
-    files = draw_results(args.run, dataset, output, score=args.score, count=args.count)
+    first, *others = args.runs
+    dataset = resolve(args.dataset or load_config(str(first / "config.yaml")).DATASETS.TEST[0])
+    runs = {str(run): run for run in args.runs} if others else {"predicted": first}
+    files = draw_results(runs, dataset, args.output or first / "pictures", score=args.score, count=args.count)
     print(f"{files[0]} and {len(files) - 1} pictures beside it")
 
 

@@ -68,22 +68,26 @@ def run(args: argparse.Namespace) -> None:
         return
     command = shlex.join(["python", "tools/reproduce.py", *sys.argv[1:]])
 
-    def report() -> str:
+    def report() -> tuple[bool, str]:
         done = [job for job in todo if task.done(job)]
         found = outcomes(plan, done, args.samples)
         if done:
             write(output, markdown(plan, found, args.quick, command), document(plan, found, args.quick))
-        return passed(plan, found, args.quick)[1]
+        return passed(plan, found, args.quick)
 
     def train(job: Job) -> int:
         words = [sys.executable, str(script), "--num-gpus", str(args.num_gpus), *job.words]
         status = subprocess.run(words, check=False).returncode
         if not status:
-            print(report())
+            print(report()[1])
         return status
 
     run_jobs(todo, task.done, train, lambda line: print(line, flush=True))
-    print(f"{report()}\n{output / 'results.md'}, results.json beside it")
+    reached, told = report()
+    print(f"{told}\n{output / 'results.md'}, results.json beside it")
+    if reached and task.draw:
+        task.draw({job.experiment.row.label: job for job in todo if job.seed == 0}, output / "pictures")
+        print(f"{output / 'pictures/sheet.png'}: truth beside the first training of each row")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

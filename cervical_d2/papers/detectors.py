@@ -1,6 +1,6 @@
 """How the rows of a detection table are measured."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +16,10 @@ from cervical_d2.evaluation.published import ANY_AREA, IOU_50, PROTOCOLS, averag
 from cervical_d2.evaluation.ranking import rankings
 from cervical_d2.papers.experiments import Job
 from cervical_d2.papers.trained import Task, Trained
+from cervical_d2.report.pictures import draw_results
 
 AGNOSTIC = "agnostic/AP50"
+SURE, PICTURES = 0.5, 6  # the score from which on a detection is drawn; images
 (COCO,) = (protocol for protocol in PROTOCOLS if protocol.name == "coco")
 
 
@@ -59,6 +61,13 @@ def measured(jobs: Sequence[Job], samples: int, seed: int = 0) -> list[Trained]:
     return [Trained({name: [value] for name, value in run.figures.items()}, *run) for run in runs]
 
 
+def draw(jobs: Mapping[str, Job], output: Path) -> None:
+    """Truth beside the detections of `jobs`, by their captions, as PNG."""
+    dataset, _ = predictions(next(iter(jobs.values())))
+    runs = {caption: job.folder for caption, job in jobs.items()}
+    draw_results(runs, dataset, output, score=SURE, count=PICTURES)
+
+
 TASK = Task(
     script="train_net.py",
     figures={"mAP": "coco/mAP", "AR": "coco/AR"},
@@ -66,4 +75,5 @@ TASK = Task(
     done=done,
     measure=measured,
     splits=lambda _: 1,
+    draw=draw,
 )

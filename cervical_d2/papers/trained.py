@@ -1,6 +1,7 @@
 """What a table needs to know of its trainings: detectors and classifiers answer it each in their way."""
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from cervical_d2.evaluation.matching import Floats
@@ -20,7 +21,8 @@ class Task(NamedTuple):
 
     `figures`: by the heads of their columns, the table's own first. `floors`: head and figure of a floor that is not of
     the first, by the name of the quick set. `measure` gets jobs of one table and the number of resamples. `splits`: how
-    many trainings a job is where each is started on its own.
+    many trainings a job is where each is started on its own. `draw` puts what jobs found side by side, by captions, as
+    pictures in a folder.
     """
 
     script: str
@@ -29,3 +31,4 @@ class Task(NamedTuple):
     done: Callable[[Job], bool]
     measure: Callable[[Sequence[Job], int], list[Trained]]
     splits: Callable[[Job], int]
+    draw: Callable[[Mapping[str, Job], Path], None] | None = None

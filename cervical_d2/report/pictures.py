@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,24 @@ GAP = 8  # px between pictures
 ON_SHEET = 6  # pictures
 
 
-def draw_results(run: Path, dataset: str, output: Path, *, score: float, count: int) -> list[Path]:
-    """Draw the evaluation that stands in `run/evaluation/dataset`.
+def draw_results(runs: Mapping[str, Path], dataset: str, output: Path, *, score: float, count: int) -> list[Path]:
+    """Draw the evaluations that stand in `evaluation/dataset` of the folders `runs`, by their captions.
 
-    Writes a pair for each of `count` images, spread evenly over the split, and `sheet.png` with the first six.
-    Returns the files. Raises `UserError` if there is no evaluation.
+    Writes truth beside all predictions for each of `count` images, spread evenly over the split, and `sheet.png` with
+    the first six. Returns the files. Raises `UserError` if there is no evaluation.
     """
+    found = {caption: _detections(run, dataset, score) for caption, run in runs.items()}
+    names = MetadataCatalog.get(dataset).thing_classes
+    chosen = spread(DatasetCatalog.get(dataset), count)
+    pictures = (
+        strip(record, {caption: rows[record["image_id"]] for caption, rows in found.items()}, names)
+        for record in chosen
+    )
+    return write_pictures(output, chosen, pictures, names, columns=2 if len(runs) == 1 else 1)
+
+
+def _detections(run: Path, dataset: str, score: float) -> dict[Any, list[Record]]:
+    """By image, from `score` on."""
     source = run / "evaluation" / dataset / "predictions.json"
     if not source.is_file():
         raise UserError(f"{source}: no such file; evaluate first: train_net.py --eval-only with OUTPUT_DIR {run}")
@@ -36,10 +48,7 @@ def draw_results(run: Path, dataset: str, output: Path, *, score: float, count: 
     for row in json.loads(source.read_text()):
         if row["score"] >= score:
             found[row["image_id"]].append(row)
-    names = MetadataCatalog.get(dataset).thing_classes
-    chosen = spread(DatasetCatalog.get(dataset), count)
-    pairs = (pair(record, found[record["image_id"]], names) for record in chosen)
-    return write_pictures(output, chosen, pairs, names)
+    return found
 
 
 def spread(records: Sequence[Record], count: int) -> list[Record]:
@@ -63,12 +72,13 @@ def write_pictures(
     return [write_picture(output / "sheet.png", sheet(first, names, columns=columns)), *written]
 
 
-def pair(record: Record, found: Sequence[Record], names: Sequence[str]) -> np.ndarray:
-    """Truth on the left, prediction with scores on the right, a caption above each; (H, W, 3) uint8 RGB."""
+def strip(record: Record, found: Mapping[str, Sequence[Record]], names: Sequence[str]) -> np.ndarray:
+    """Truth, then the detections `found` with scores, each below its caption; (H, W, 3) uint8 RGB."""
     image = read_image(record["file_name"], "RGB")
-    prediction = [_predicted(row, names) for row in sorted(found, key=lambda row: row["score"])]
-    halves = ((truth_boxes(record, names), "truth"), (prediction, "predicted"))
-    return beside([captioned(draw_boxes(image, boxes), text) for boxes, text in halves])
+    boxes = {"truth": truth_boxes(record, names)}
+    for caption, rows in found.items():
+        boxes[caption] = [_predicted(row, names) for row in sorted(rows, key=lambda row: row["score"])]
+    return beside([captioned(draw_boxes(image, drawn), caption) for caption, drawn in boxes.items()])
 
 
 def truth_boxes(record: Record, names: Sequence[str]) -> list[Box]:
