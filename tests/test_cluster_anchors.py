@@ -142,6 +142,13 @@ def test_the_yaml_gives_the_anchors_whose_fit_is_told(tmp_path: Path, capsys):
         for name, label, count in (("all", None, 240), ("round", 0, 120), ("long", 1, 120))
     }
     assert float(mean) > float(figures("own")[0]) + 0.05
+    title, *stands = tables[2].splitlines()
+    assert title == "where the anchors stand, 4, 8, 16, 32, 64 px apart on their levels:"
+    at_shape, on_grid = (
+        [float(cell) for line in lines[2:] for cell in line.split()[2:]] for lines in (tables[0].splitlines(), stands)
+    )
+    assert all(stood <= shape for stood, shape in zip(on_grid, at_shape, strict=True))
+    assert sum(on_grid) < sum(at_shape) - 0.1
 
 
 def test_figures_of_levels_are_those_of_their_boxes(tmp_path: Path, capsys):
@@ -169,7 +176,7 @@ def test_pictures_and_sweep(tmp_path: Path, capsys):
     assert f"wrote {out}/anchors.yaml {out}/anchors.png {out}/sweep.png" in err
     parts = text.split("\n\n")
     assert (out / "anchors.yaml").read_text() == f"{parts[0]}\n"
-    rows = [line.split() for line in parts[3].splitlines()[2:]]
+    rows = [line.split() for line in parts[4].splitlines()[2:]]
     assert [row[0] for row in rows] == [str(number) for number in range(1, 11)]
     assert text.splitlines()[-1].startswith(f"mean IoU {rows[-1][1]}, ")
     assert float(rows[0][1]) < float(rows[4][1]) < float(rows[9][1])

@@ -15,6 +15,7 @@ from detectron2.modeling.anchor_generator import (
     DefaultAnchorGenerator,
     build_anchor_generator,
 )
+from detectron2.modeling.backbone import build_backbone
 from torch import Tensor
 
 from cervical_d2.config import config_value
@@ -81,6 +82,20 @@ def sides_of(clusters: Clusters, levels: int) -> list[Tensor]:
 def anchor_levels(cfg: CfgNode) -> list[str]:
     """The feature maps that anchors lie on."""
     return list(config_value(cfg, FEATURES.get(cfg.MODEL.META_ARCHITECTURE, "MODEL.RPN.IN_FEATURES")))
+
+
+def level_strides(cfg: CfgNode) -> list[int]:
+    """Of each of `anchor_levels`, in px, as the network itself tells them.
+
+    Raises:
+        UserError: a level that the network does not have.
+    """
+    with torch.device("meta"):  # no weights are made
+        shapes = build_backbone(cfg).output_shape()
+    levels = anchor_levels(cfg)
+    if unknown := [name for name in levels if name not in shapes]:
+        raise UserError(f"no level {unknown[0]!r} for anchors; the network has {', '.join(shapes)}")
+    return [shapes[name].stride for name in levels]
 
 
 def cell_anchors(cfg: CfgNode) -> list[Tensor]:

@@ -3,7 +3,7 @@
 N images, M boxes, K anchors on L levels; sizes are (width, height) in pixels of the network's input.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,8 +19,9 @@ from cervical_d2.data.registry import resolve
 from cervical_d2.errors import UserError
 from cervical_d2.evaluation.table import aligned
 from cervical_d2.files import write_bytes, write_text
-from cervical_d2.modeling.anchors import ClusteredAnchorGenerator, anchor_levels
+from cervical_d2.modeling.anchors import ClusteredAnchorGenerator, anchor_levels, level_strides
 from cervical_d2.report.anchor_fit import AnchorFit, config_anchors, network_scale
+from cervical_d2.report.anchor_grid import grid_iou
 from cervical_d2.report.anchor_plot import anchor_figure, sweep_figure
 from cervical_d2.report.axes import png
 from cervical_d2.report.statistics import Floats, SplitBoxes, arrays_of, mean, share, sides
@@ -46,12 +47,14 @@ class Clustering(NamedTuple):
 
 class Study(NamedTuple):
     """`boxes` as the network meets them in a training; `fits` of the config's own anchors and of the clustered ones,
-    which are in `cfg`; `sweep`: mean IoU by number of anchors, {} if it was not asked for."""
+    which are in `cfg`, by shape; `grid`: IoUs (M,) where they stand; `sweep`: mean IoU by number of anchors, {} if it
+    was not asked for."""
 
     boxes: SplitBoxes
     tiny: int
     cfg: CfgNode
     fits: dict[str, AnchorFit]
+    grid: dict[str, Floats]
     how: Clustering
     sweep: dict[int, float]
 
@@ -82,10 +85,12 @@ def study(split: SplitBoxes, cfg: CfgNode, count: int, how: Clustering, sweep: b
     boxes, tiny = training_boxes(split, cfg)
     side = sides(boxes.box)
     clustered = with_clusters(cfg, how(side, count))
-    fits = {label: _fit(side, own) for label, own in ((OWN, cfg), (CLUSTERED, clustered))}
+    both = {OWN: cfg, CLUSTERED: clustered}
+    fits = {label: _fit(side, own) for label, own in both.items()}
+    grid = {label: grid_iou(boxes, own) for label, own in both.items()}
     counts = tqdm(range(1, count + 1), desc="clustering", unit="number", delay=3) if sweep else ()
     swept = {number: float(best_anchor(side, how(side, number))[0].mean()) for number in counts}
-    return Study(boxes, tiny, clustered, fits, how, swept)
+    return Study(boxes, tiny, clustered, fits, grid, how, swept)
 
 
 def _fit(side: Floats, cfg: CfgNode) -> AnchorFit:
@@ -166,11 +171,14 @@ def as_yaml(found: Study) -> str:
 
 
 def as_text(found: Study) -> str:
-    """The YAML, tables of the fit by class and by level, and a last line of `mean IoU`."""
+    """The YAML, tables of the fit by class, by level and on the grid, and a last line of `mean IoU`."""
     own, ours = (figures(found.fits[label].iou) for label in (OWN, CLUSTERED))
     last = f"mean IoU {ours[0]}, recall {ours[1]} at {FITS[0]}, {ours[2]} at {FITS[1]}"
     before = f"the {OWN} {len(found.fits[OWN].anchors.size)} anchors: {', '.join(own)}"
-    parts = [as_yaml(found), class_table(found), level_table(found)]
+    strides = ", ".join(map(str, level_strides(found.cfg)))
+    shapes = class_table(found.boxes, {kind: fit.iou for kind, fit in found.fits.items()})
+    stands = f"where the anchors stand, {strides} px apart on their levels:\n{class_table(found.boxes, found.grid)}"
+    parts = [as_yaml(found), shapes, level_table(found), stands]
     if found.sweep:
         rows = [[number, f"{iou:.4f}"] for number, iou in found.sweep.items()]
         parts.append(aligned(["anchors", "mean IoU"], rows))
@@ -186,16 +194,16 @@ def figures(iou: Floats) -> list[str]:
 COLUMNS = ["mean IoU", *(f"recall {threshold}" for threshold in FITS)]
 
 
-def class_table(found: Study) -> str:
-    """All boxes, then those of each class: a row each, both kinds of anchors side by side."""
-    label = found.boxes.label
+def class_table(boxes: SplitBoxes, ious: Mapping[str, Floats]) -> str:
+    """All boxes, then those of each class: a row each, both kinds of anchors side by side; `ious` (M,) by kind."""
+    label = boxes.label
     groups = [("all", np.full(len(label), True))]
-    groups += [(name, label == number) for number, name in enumerate(found.boxes.classes)]
+    groups += [(name, label == number) for number, name in enumerate(boxes.classes)]
     rows = [
-        [name, int(chosen.sum()), *(cell for fit in found.fits.values() for cell in figures(fit.iou[chosen]))]
+        [name, int(chosen.sum()), *(cell for iou in ious.values() for cell in figures(iou[chosen]))]
         for name, chosen in groups
     ]
-    header = ["boxes of", "number", *(cell for kind in found.fits for cell in (f"{kind}: {COLUMNS[0]}", *COLUMNS[1:]))]
+    header = ["boxes of", "number", *(cell for kind in ious for cell in (f"{kind}: {COLUMNS[0]}", *COLUMNS[1:]))]
     return aligned(header, rows)
 
 
