@@ -11,6 +11,7 @@ from cervical_d2.config import load_config
 from cervical_d2.errors import UserError
 from cervical_d2.modeling.anchors import level_strides
 from cervical_d2.report.anchor_grid import grid_iou
+from cervical_d2.report.anchor_report import Clustering, lost_to_the_grid, study
 from cervical_d2.report.statistics import SplitBoxes
 
 CLUSTERED = ("MODEL.ANCHOR_GENERATOR.NAME", "ClusteredAnchorGenerator", "MODEL.ANCHOR_GENERATOR.CLUSTERS")
@@ -54,6 +55,24 @@ def test_it_is_the_best_of_all_anchors_of_an_image(name, options, strides, offse
         mine = boxes.image == number
         best[mine] = pairwise_iou(Boxes(torch.as_tensor(boxes.box[mine]).float()), anchors).max(dim=1).values.numpy()
     np.testing.assert_allclose(grid_iou(boxes, cfg), best, atol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "told"), [("quick/demo.yaml", ["large"]), ("quick/3cdenet.yaml", [])])
+def test_a_class_that_a_coarse_level_loses_is_told(name, told):
+    """The largest anchors come to the last level, whose cells are 64 px apart, or 16."""
+    rng = np.random.default_rng(0)
+    side = np.concatenate([rng.uniform(20, 55, (400, 2)), rng.uniform(62, 70, (60, 2))])
+    corner = rng.uniform(0, 1, (460, 2)) * ([320, 256] - side)
+    label = np.repeat([0, 1], [400, 60])
+    size, image = np.array([[320.0, 256.0]]), np.zeros(460, int)
+    boxes = SplitBoxes("made", ["small", "large"], size, image, label, np.hstack([corner, corner + side]), 0, 0)
+    cfg = settings(name, "INPUT.MIN_SIZE_TRAIN", (256,), "MODEL.ANCHOR_GENERATOR.NAME", "DefaultAnchorGenerator",
+                   "MODEL.ANCHOR_GENERATOR.CLUSTERS", [])  # fmt: skip
+    found = study(boxes, cfg, 12, Clustering("median", restarts=2, seed=0))
+    lines = lost_to_the_grid(found)
+    assert [line.split(":")[0] for line in lines] == told
+    large = grid_iou(boxes, found.cfg)[400:] >= 0.5
+    assert all(f"large: {large.mean():.4f} find an anchor" in line and "level, p6, or" in line for line in lines)
 
 
 def test_a_level_that_is_not_there_is_one_line():

@@ -29,6 +29,7 @@ from cervical_d2.report.summary import FITS, Subject
 
 TINY = 1.0  # px of the image; ComparisonDetector's README advises against boxes so narrow or low
 OF_RANGE = 5  # short sides that stand for all between MIN_SIZE_TRAIN's two, where a training draws from a range
+LOST = 0.02  # of a class's boxes, to a grid that is too coarse for them, is told
 DIGITS = 4  # significant ones of a side
 
 
@@ -178,7 +179,7 @@ def as_text(found: Study) -> str:
     strides = ", ".join(map(str, level_strides(found.cfg)))
     shapes = class_table(found.boxes, {kind: fit.iou for kind, fit in found.fits.items()})
     stands = f"where the anchors stand, {strides} px apart on their levels:\n{class_table(found.boxes, found.grid)}"
-    parts = [as_yaml(found), shapes, level_table(found), stands]
+    parts = [as_yaml(found), shapes, level_table(found), "\n".join([stands, *lost_to_the_grid(found)])]
     if found.sweep:
         rows = [[number, f"{iou:.4f}"] for number, iou in found.sweep.items()]
         parts.append(aligned(["anchors", "mean IoU"], rows))
@@ -189,6 +190,20 @@ def figures(iou: Floats) -> list[str]:
     """Mean IoU and recall at each of `FITS`, of boxes whose best anchor has `iou` (M,); "-" where there are none."""
     values = [mean(iou), *(share(iou, threshold) for threshold in FITS)]
     return ["-" if np.isnan(value) else f"{value:.4f}" for value in values]
+
+
+def lost_to_the_grid(found: Study) -> list[str]:
+    """A line for each class that finds fewer anchors than before, not by their shape but by where they stand."""
+    lines = []
+    for number, name in enumerate(found.boxes.classes):
+        chosen = found.boxes.label == number
+        before, now = (share(found.grid[kind][chosen], FITS[0]) for kind in (OWN, CLUSTERED))
+        if min(before, share(found.fits[CLUSTERED].iou[chosen], FITS[0])) - now > LOST:
+            lines.append(
+                f"{name}: {now:.4f} find an anchor with IoU {FITS[0]}, {before:.4f} with the {OWN}; leave out the "
+                f"coarsest level, {anchor_levels(found.cfg)[-1]}, or take a network whose strides stay"
+            )
+    return lines
 
 
 COLUMNS = ["mean IoU", *(f"recall {threshold}" for threshold in FITS)]
