@@ -145,11 +145,26 @@ def test_what_is_done_is_not_done_again_and_a_failure_stops(tmp_path: Path):
     assert trained == ["L1", "IoU"]
     assert told[1] == "2/4 SmoothL1, seed 0: done before"
     run_jobs(todo, done, lambda job: finish(job, []), told.append)
-    assert [line.split(": ")[1] for line in told[3:]][:3] == [
+    assert [line.split(": ")[1] for line in told[4:]][:3] == [
         "done before",
         "done before",
         f"training into {todo[2].folder}",
     ]
+
+
+def test_a_training_that_diverges_is_told_and_the_others_are_trained(tmp_path: Path):
+    plan = make_plan(*parse_table("xu:8"))
+    todo, trained, told = jobs(plan, 1, tmp_path), [], []
+
+    def train(job):
+        trained.append(job.experiment.row.label)
+        return 2 if job.experiment.row.label == "IoU" else finish(job, [])
+
+    with pytest.raises(UserError, match=r"table08_R_50_iou/seed0: the training ended with status 2, as said above$"):
+        run_jobs(todo, done, train, told.append)
+    assert trained == [job.experiment.row.label for job in todo]
+    missing = [job for job in todo if not done(job)]
+    assert "- IoU: seed 0 has no result." in markdown(plan, [], "", "", missing).splitlines()
 
 
 def test_rows_are_told_beside_the_papers_with_means_over_seeds(tiny: Path):

@@ -72,7 +72,8 @@ def run(args: argparse.Namespace) -> None:
         done = [job for job in todo if task.done(job)]
         found = outcomes(plan, done, args.samples)
         if done:
-            write(output, markdown(plan, found, args.quick, command), document(plan, found, args.quick))
+            missing = [job for job in todo if job not in done]
+            write(output, markdown(plan, found, args.quick, command, missing), document(plan, found, args.quick))
         return passed(plan, found, args.quick)
 
     def train(job: Job) -> int:
@@ -82,12 +83,16 @@ def run(args: argparse.Namespace) -> None:
             print(report()[1])
         return status
 
-    run_jobs(todo, task.done, train, lambda line: print(line, flush=True))
-    reached, told = report()
-    print(f"{told}\n{output / 'results.md'}, results.json beside it")
-    if reached and task.draw:
-        task.draw({job.experiment.row.label: job for job in todo if job.seed == 0}, output / "pictures")
-        print(f"{output / 'pictures/sheet.png'}: truth beside the first training of each row")
+    try:
+        run_jobs(todo, task.done, train, lambda line: print(line, flush=True))
+    finally:
+        reached, told = report()
+        print(told)
+        if first := {job.experiment.row.label: job for job in todo if job.seed == 0 and task.done(job)}:
+            print(f"{output / 'results.md'}, results.json beside it")
+        if reached and task.draw:
+            task.draw(first, output / "pictures")
+            print(f"{output / 'pictures/sheet.png'}: truth beside the first training of each row")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

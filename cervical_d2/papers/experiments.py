@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cervical_d2.config import config_value, load_config
-from cervical_d2.errors import UserError
+from cervical_d2.errors import EXIT_USER, UserError
 from cervical_d2.papers.quick import quick_config, quick_options
 from cervical_d2.papers.tables import Paper, Row, read_paper
 
@@ -128,7 +128,14 @@ def jobs(plan: Plan, seeds: int, output: Path) -> list[Job]:
 def run_jobs(
     todo: Sequence[Job], done: Callable[[Job], bool], train: Callable[[Job], int], tell: Callable[[str], None]
 ) -> None:
-    """Train those that are not `done`. Raises `UserError` at the first that fails."""
+    """Train those that are not `done`.
+
+    One that ends with a user's mistake, such as a rate at which it diverges, does not keep the others from training.
+
+    Raises:
+        UserError: at the end for those, and at once where a training ends in another way.
+    """
+    failed = []
     for number, job in enumerate(todo, start=1):
         what = f"{number}/{len(todo)} {job.experiment.row.label}, seed {job.seed}"
         if done(job):
@@ -136,4 +143,9 @@ def run_jobs(
             continue
         tell(f"{what}: training into {job.folder}")
         if status := train(job):
-            raise UserError(f"{job.folder}: the training ended with status {status}; its log.txt says why")
+            failed.append(f"{job.folder}: the training ended with status {status}, as said above")
+            tell(failed[-1])
+            if status != EXIT_USER:
+                break
+    if failed:
+        raise UserError("; ".join(failed))

@@ -81,8 +81,8 @@ def passed(plan: Plan, found: Sequence[Outcome], quick: str) -> tuple[bool, str]
     return reached, told if reached else f"{told} It is not reached, so no other row is reported."
 
 
-def markdown(plan: Plan, found: Sequence[Outcome], quick: str, command: str) -> str:
-    """The table, ours beside the paper's where it prints something."""
+def markdown(plan: Plan, found: Sequence[Outcome], quick: str, command: str, missing: Sequence[Job] = ()) -> str:
+    """The table, ours beside the paper's where it prints something; `missing`: trainings without a result."""
     reached, told = passed(plan, found, quick)
     where = f" at the size of {quick}" if quick else ""
     printed = [name for name in plan.paper.figures if any(name in row.printed for row in plan.paper.rows[plan.table])]
@@ -99,6 +99,7 @@ def markdown(plan: Plan, found: Sequence[Outcome], quick: str, command: str) -> 
     names = list(task_of(plan).figures.values())
     lines += ["| " + " | ".join([*_printed(printed, item), *_cells(names, item)]) + " |" for item in told_rows]
     lines += ["", *(f"- {label}: left out, {reason}." for label, reason in plan.left_out.items())]
+    lines += [f"- {job.experiment.row.label}: seed {job.seed} has no result." for job in missing]
     return "\n".join(lines).rstrip() + "\n"
 
 
