@@ -51,6 +51,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def run(args: argparse.Namespace) -> None:
     """Plan, train what is missing, write the table after each training."""
+    from cervical_d2.errors import UserError
     from cervical_d2.papers.experiments import Job, jobs, make_plan, parse_table, run_jobs
     from cervical_d2.papers.outcomes import document, markdown, outcomes, passed, task_of, write
 
@@ -83,16 +84,20 @@ def run(args: argparse.Namespace) -> None:
             print(report()[1])
         return status
 
+    failed = None
     try:
         run_jobs(todo, task.done, train, lambda line: print(line, flush=True))
-    finally:
-        reached, told = report()
-        print(told)
-        if first := {job.experiment.row.label: job for job in todo if job.seed == 0 and task.done(job)}:
-            print(f"{output / 'results.md'}, results.json beside it")
+    except UserError as error:
+        failed = error  # told last: the table of the others comes first
+    reached, told = report()
+    print(told)
+    if first := {job.experiment.row.label: job for job in todo if job.seed == 0 and task.done(job)}:
+        print(f"{output / 'results.md'}, results.json beside it")
         if reached and task.draw:
             task.draw(first, output / "pictures")
             print(f"{output / 'pictures/sheet.png'}: truth beside the first training of each row")
+    if failed:
+        raise failed
 
 
 def main(argv: Sequence[str] | None = None) -> int:
