@@ -37,7 +37,10 @@ def config_path(name: str) -> Path:
     for path in (Path(name), *(root / name for root in CONFIG_ROOTS)):
         if path.is_file():
             return path
-    raise UserError(f"{name}: no such config file; the package's own are {', '.join(packaged_configs())}")
+    own = packaged_configs()
+    meant = difflib.get_close_matches(name.removeprefix("configs/"), own, n=3, cutoff=0.5) or own[:1]
+    places = " and ".join(str(root) for root in CONFIG_ROOTS if root.is_dir())
+    raise UserError(f"{name}: no such config file; of the {len(own)} in {places}, the nearest: {', '.join(meant)}")
 
 
 def packaged_configs() -> list[str]:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from conftest import ROOT
 from detectron2.config import get_cfg
 
 from cervical_d2.config import add_cervical_config, load_config, load_dumped_config, packaged_configs
@@ -37,6 +38,23 @@ def test_there_are_the_configs_that_the_readme_promises():
     expected = {f"faster_rcnn_R_{depth}_FPN.yaml" for depth in (50, 101)} | {"retinanet_R_50_FPN.yaml"}
     expected |= {f"quick/{name}.yaml" for name in ("demo", "bccd", "cric")}
     assert expected <= set(packaged_configs())
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("configs/classifier/quick_herlev.yaml", "nearest: classifier/quick_herlev_"),
+        ("quick/bcd.yaml", "nearest: quick/bccd.yaml"),
+        ("no.yaml", "nearest: quick/demo.yaml"),
+    ],
+)
+def test_a_config_that_is_not_there_is_told_with_the_nearest_and_where_all_are(name, nearest):
+    with pytest.raises(UserError) as error:
+        load_config(name)
+    told = str(error.value)
+    assert told.startswith(f"{name}: no such config file; of the {len(packaged_configs())} in {ROOT / 'configs'}, ")
+    assert nearest in told
+    assert len(told) < 300
 
 
 @pytest.mark.parametrize(
