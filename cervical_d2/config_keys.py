@@ -103,6 +103,11 @@ KEYS = (
     Key("MODEL.DC_RESNET.GROUPS", GROUPS, "groups of the 3x3 convolutions, by stage"),
     Key("MODEL.DC_RESNET.STRIDES", STRIDES, "stride of the first block, by stage"),
     Key("MODEL.DC_RESNET.DILATIONS", DILATIONS, "dilation of the 3x3 convolutions, by stage; above 1: STRIDES 1"),
+    Key(
+        "MODEL.RESNETS.ZERO_INIT_RESIDUAL",
+        False,
+        "of random weights: the last norm of each residual block begins at 0, so that the block begins as its shortcut",
+    ),
     Key("MODEL.RETINANET.BBOX_REG_LOSS_WEIGHT", 1.0, "factor of the box loss; MODEL.RPN and ROI_BOX_HEAD have one"),
     Key(
         "MODEL.RETINANET.LOSS_NORMALIZER",

@@ -15,6 +15,7 @@ from detectron2.modeling.backbone.resnet import build_resnet_backbone
 
 from cervical_d2.modeling.freezing import freeze_stages
 from cervical_d2.modeling.norm import with_eval_norm
+from cervical_d2.modeling.residual import begin_as_shortcuts
 
 EVAL_NORM = "EvalBN"
 ADAPTED = {
@@ -36,7 +37,7 @@ class PlainP6P7(LastLevelP6P7):
 
 
 def adapted(build: Build, cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
-    """What `build` makes, with `MODEL.RESNETS.NORM` EvalBN and `MODEL.BACKBONE.FREEZE_STAGES` heeded.
+    """What `build` makes, heeding `MODEL.RESNETS.NORM` EvalBN, `ZERO_INIT_RESIDUAL` and `MODEL.BACKBONE.FREEZE_STAGES`.
 
     Without stages `MODEL.BACKBONE.FREEZE_AT` counts, as upstream. Raises `UserError` for a stage that is not there.
     """
@@ -49,6 +50,8 @@ def adapted(build: Build, cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
         plain.MODEL.BACKBONE.FREEZE_AT = 0
     backbone = build(plain, input_shape)
     bottom_up = getattr(backbone, "bottom_up", backbone)
+    if cfg.MODEL.RESNETS.ZERO_INIT_RESIDUAL:
+        begin_as_shortcuts(bottom_up)
     if eval_norm:
         with_eval_norm(bottom_up)
     freeze_stages(bottom_up, stages)

@@ -18,6 +18,7 @@ from cervical_d2.errors import UserError
 from cervical_d2.modeling.backbones import EVAL_NORM
 from cervical_d2.modeling.freezing import freeze_stages, stages_of
 from cervical_d2.modeling.norm import with_eval_norm
+from cervical_d2.modeling.residual import begin_as_shortcuts
 from cervical_d2.stages import DC_RESNET_59, Stage
 
 GN_GROUPS = 32  # Detectron2's
@@ -134,6 +135,8 @@ def build_dc_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> DCResNet:
         stride_in_1x1=resnets.STRIDE_IN_1X1,
         out_features=resnets.OUT_FEATURES,
     )
+    if resnets.ZERO_INIT_RESIDUAL:
+        begin_as_shortcuts(backbone)
     freeze_stages(backbone, frozen.FREEZE_STAGES or stages_of(backbone)[: frozen.FREEZE_AT])
     return backbone
 
