@@ -24,7 +24,7 @@ from cervical_d2.report.pictures import GAP
     ("text", "message"),
     [
         ("xu", "name a paper"),
-        ("yu:3", r"name a paper \(xu, 3cde\)"),
+        ("yu:3", r"name a paper \(xu, 3cde, starts\)"),
         ("xu:2", "has the tables 3, 4, 5, 6, 7, 8, 9, 10, 11"),
     ],
 )

@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 from cervical_d2.config import config_value, load_config
 from cervical_d2.errors import EXIT_USER, UserError
-from cervical_d2.papers.quick import quick_config, quick_options
+from cervical_d2.papers.quick import CELLS, quick_config, quick_options
 from cervical_d2.papers.tables import Paper, Row, read_paper
 
-PAPERS = {"xu": "xu2022", "3cde": "3cdenet"}
+PAPERS = {"xu": "xu2022", "3cde": "3cdenet", "starts": "starts"}
 
 
 class Experiment(NamedTuple):
@@ -68,6 +68,8 @@ def make_plan(
     known = [row.label for row in rows]
     if unknown := [label for label in labels if label not in known]:
         raise UserError(f"no row {unknown[0]!r} in table {table}; there are {'; '.join(known)}")
+    if pretrained and not any(row.facts.get("initialization", "").endswith(CELLS) for row in rows):
+        raise UserError(f"--pretrained: no row of table {table} starts from a classifier of cells")
     task = paper.tasks[table]
     at_size = quick_config(quick, task) if quick else ""
     made: dict[tuple[str, ...], Experiment] = {}

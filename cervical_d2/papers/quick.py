@@ -26,6 +26,7 @@ CELLS, HALF = "_cells", "_half"  # endings of names in weights.yaml
 IOU_WEIGHT = 10.0  # of the losses of decoded boxes, as in the rows' own configs
 ANCHORS_A_LEVEL = 3
 FIRST = "res3"  # the quick pyramids begin at stride 8
+BOTTLENECKS_FROM = 50  # ResNets of less depth have basic blocks, whose stages have a quarter of the channels
 
 # Half as wide as published, so that a step of either takes a second or two on a core.
 _RESNET = {
@@ -51,7 +52,7 @@ def _cell_resnet(depth: int) -> Options:
     return {
         "MODEL.BACKBONE.NAME": "build_cervical_resnet_backbone",
         "MODEL.RESNETS.DEPTH": depth,
-        "MODEL.RESNETS.RES2_OUT_CHANNELS": 256,
+        "MODEL.RESNETS.RES2_OUT_CHANNELS": 64 if depth < BOTTLENECKS_FROM else 256,
     }
 
 
@@ -61,6 +62,7 @@ def _of_torchvision(*networks: str) -> Options:
 
 # Of classifiers: whole, as an image is a single cell of 112 px.
 CELL_BACKBONES: dict[str, Options] = {
+    "R_18": _cell_resnet(18),
     "R_50": _cell_resnet(50),
     "R_101": _cell_resnet(101),
     "R_152": _cell_resnet(152),
@@ -77,7 +79,7 @@ class NotQuick(Exception):
 def quick_options(paper: Paper, row: Row, config: str, pretrained: bool = False) -> tuple[str, ...] | str:
     """KEY, VALUE, ... on top of the quick `config`, or why there is no quick version of `row`.
 
-    `pretrained`: backbones that the paper takes from a classifier of cells come from one here too, of half the width.
+    `pretrained`: backbones that the paper takes from a classifier of cells come from one of the quick size here too.
     """
     task = paper.tasks[row.table]
     options: Options = dict(paper.quick) if task == DETECTION else {}
@@ -85,7 +87,7 @@ def quick_options(paper: Paper, row: Row, config: str, pretrained: bool = False)
         for fact, value in row.facts.items():
             options |= FACTS[task][fact](value, load_config(config, _words(options)))
         if pretrained:
-            options |= _classifiers_weights(row.facts.get("initialization", ""))
+            options |= _classifiers_weights(row)
     except NotQuick as reason:
         return str(reason)
     return _words(options)
@@ -111,11 +113,23 @@ def _initialization(name: str, _: CfgNode) -> Options:
     return {"MODEL.WEIGHTS": read_weights()["R_18_imagenet"].file if imagenet else ""}
 
 
-def _classifiers_weights(name: str) -> Options:
-    weights = read_weights().get(f"{name}{HALF}")
-    if not name.endswith(CELLS) or not weights:
+def _cell_initialization(name: str, _: CfgNode) -> Options:
+    return {"MODEL.WEIGHTS": read_weights()[name].file if name != "none" else ""}
+
+
+def _classifiers_weights(row: Row) -> Options:
+    """Of a row that starts from a classifier; of the quick ResNet-18 where the row has no backbone of its own."""
+    name = row.facts.get("initialization", "")
+    if not name.endswith(CELLS):
+        return {}
+    weights = read_weights().get(f"{name}{HALF}" if "backbone" in row.facts else f"R_18{CELLS}")
+    if not weights:
         raise NotQuick("no classifier of cells is made of this backbone at this size")
     return {"MODEL.WEIGHTS": weights.file}
+
+
+def _norm(name: str, _: CfgNode) -> Options:
+    return {"MODEL.RESNETS.NORM": name}
 
 
 def _sides(sides: list[int], cfg: CfgNode) -> Options:
@@ -187,8 +201,9 @@ FACTS: Mapping[str, Mapping[str, Callable[[Any, CfgNode], Options]]] = {
         "backbone": _backbone,
         "fused": _fused,
         "anchors": _anchors,
+        "norm": _norm,
     },
-    CLASSIFICATION: {"backbone": _cell_backbone},
+    CLASSIFICATION: {"backbone": _cell_backbone, "initialization": _cell_initialization, "norm": _norm},
 }
 
 
