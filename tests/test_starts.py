@@ -30,7 +30,7 @@ def test_a_leaf_is_short_and_says_what_its_row_says(name):
     assert (file_of(facts["initialization"]), facts["norm"]) == (cfg.MODEL.WEIGHTS, cfg.MODEL.RESNETS.NORM)
     kind = "DC_59" if "dc_resnet" in cfg.MODEL.BACKBONE.NAME else f"R_{cfg.MODEL.RESNETS.DEPTH}"
     assert kind == facts.get("backbone", f"R_{facts.get('depth')}")
-    assert (cfg.MODEL.BACKBONE.FREEZE_AT, list(cfg.MODEL.BACKBONE.FREEZE_STAGES)) == (0, [])
+    assert (cfg.MODEL.BACKBONE.FREEZE_AT, list(cfg.MODEL.BACKBONE.FREEZE_STAGES)) == (0, facts.get("frozen", []))
     assert name.removesuffix(".yaml") in cfg.OUTPUT_DIR
 
 
@@ -38,8 +38,9 @@ def test_a_start_changes_nothing_else():
     classifiers, detectors = ({row.label: load_config(row.config) for row in PAPER.rows[number]} for number in (1, 2))
     for one, other in (("R18", "R18, ImageNet"), ("R50", "R50, ImageNet")):
         assert {key for key, _, _ in differences(classifiers[one], classifiers[other])} == START
-    for other in ("classifier of cells", "ImageNet"):
-        assert {key for key, _, _ in differences(detectors["none"], detectors[other])} <= START
+    changed = {other: {key for key, _, _ in differences(detectors["none"], detectors[other])} for other in detectors}
+    assert changed["classifier of cells"] == START - {"MODEL.RESNETS.NORM"}
+    assert changed["ImageNet"] == START | {"MODEL.BACKBONE.FREEZE_STAGES"}
     networks = {key for key, _, _ in differences(classifiers["R50"], classifiers["DC-ResNet-59"])}
     assert networks == {"OUTPUT_DIR", "MODEL.BACKBONE.NAME"}
 
@@ -54,7 +55,7 @@ def test_quick_classifiers_are_those_of_the_rows():
             assert (cfg.MODEL.RESNETS.DEPTH, cfg.MODEL.RESNETS.RES2_OUT_CHANNELS) == (
                 full.MODEL.RESNETS.DEPTH, full.MODEL.RESNETS.RES2_OUT_CHANNELS)  # fmt: skip
         assert (cfg.INPUT.SIDE, cfg.DATASETS.FOLDS) == (112, 5)
-    assert (plan.baseline.row.label, plan.floor, plan.left_out) == ("R50", 76, {})
+    assert (plan.baseline.row.label, plan.floor, plan.left_out) == ("R18", 76, {})
 
 
 def test_quick_detectors_start_where_their_rows_say():
@@ -62,6 +63,7 @@ def test_quick_detectors_start_where_their_rows_say():
     cfgs = [load_config(item.config, [*item.options, "MODEL.DEVICE", "cpu"]) for item in plan.experiments]
     assert [cfg.MODEL.WEIGHTS for cfg in cfgs] == ["", "weights/R_18_cells.pth", "weights/R_18_imagenet.pth"]
     assert [cfg.MODEL.RESNETS.NORM for cfg in cfgs] == ["BN", "BN", "EvalBN"]
+    assert [list(cfg.MODEL.BACKBONE.FREEZE_STAGES) for cfg in cfgs] == [[], [], ["stem", "res2"]]
     assert (plan.baseline.row.label, plan.floor) == ("none", 30)
     assert make_plan(*parse_table("starts:2"), quick="cric").left_out == {
         "classifier of cells": "the same as 'none' at this size"
