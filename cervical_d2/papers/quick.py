@@ -203,7 +203,12 @@ FACTS: Mapping[str, Mapping[str, Callable[[Any, CfgNode], Options]]] = {
         "anchors": _anchors,
         "norm": _norm,
     },
-    CLASSIFICATION: {"backbone": _cell_backbone, "initialization": _cell_initialization, "norm": _norm},
+    CLASSIFICATION: {
+        "backbone": _cell_backbone,
+        "initialization": _cell_initialization,
+        "norm": _norm,
+        "frozen": _frozen,
+    },
 }
 
 
