@@ -3,16 +3,20 @@
 import json
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from conftest import ROOT
 
 import tools.reproduce as reproduce
 from cervical_d2.config import differences, load_config
 from cervical_d2.errors import UserError
+from cervical_d2.papers import classifiers
 from cervical_d2.papers.classifiers import done
 from cervical_d2.papers.experiments import Job, jobs, make_plan, parse_table
 from cervical_d2.papers.outcomes import document, markdown, outcomes, passed, task_of
 from cervical_d2.papers.tables import CLASSIFICATION, read_paper
+from cervical_d2.report.confusion_plot import confusion_figure
 
 PAPER = read_paper("3cdenet")
 ROWS = {row.config: row for number in (2, 3) for row in PAPER.rows[number]}
@@ -114,7 +118,10 @@ def test_rows_are_means_of_folds_on_the_same_images(tmp_path: Path):
     reached, told = passed(plan._replace(floor=91), found, "herlev")
     assert (reached, told[:58]) == (False, "The baseline (R152): accuracy 90.0; its floor is 91. It is")
     text = markdown(plan._replace(floor=80), found, "herlev", "COMMAND")
-    assert "| row | trainings | accuracy | 95 % | sd | sensitivity | specificity | H-mean | F1 | difference of" in text
+    assert (
+        "| row | trainings | accuracy | 95 % | sd | sensitivity | specificity | H-mean | F1 | AUROC | difference of"
+        in text
+    )
     assert "| DC-ResNet-59 | 5 | 95.0 |" in text
     assert "paper |" not in text  # nothing is printed
     assert document(plan._replace(floor=80), found, "herlev")["rows"][1]["values"]["h_mean"][1] == 100
@@ -137,3 +144,32 @@ def test_what_is_published_is_in_every_row():
         assert (solver.BASE_LR, solver.IMS_PER_BATCH, solver.MOMENTUM, solver.MAX_EPOCHS) == (0.01, 32, 0.9, 1000)
         assert tuple(solver.EPOCH_STEPS[:3]) == (50, 60, 70)
         assert tuple(cfg.DATALOADER.CLASS_REPEATS) == (20, 10)
+
+
+def test_confusion_matrices_stand_side_by_side():
+    few = {"one": np.array([[3, 1], [0, 6]]), "other": np.array([[0, 4], [2, 4]])}
+    first, other = confusion_figure(few, ["normal", "abnormal"]).axes
+    assert (first.get_title(), other.get_title()) == ("one", "other")
+    assert [text.get_text() for text in first.texts] == ["3\n75.0 %", "1\n25.0 %", "0\n0.0 %", "6\n100.0 %"]
+    assert [text.get_color() for text in first.texts] == ["white", "black", "black", "white"]
+    assert [label.get_text() for label in first.get_yticklabels()] == ["normal", "abnormal"]
+    many = confusion_figure({"all": np.eye(11, dtype=int) * 5}, [f"c{number}" for number in range(11)]).axes[0]
+    assert [text.get_text() for text in many.texts].count("5") == 11
+    assert [text.get_text() for text in many.texts].count("") == 110
+
+
+def test_a_tables_picture_has_all_folds_of_each_row(tmp_path: Path, monkeypatch):
+    plan = make_plan(*parse_table("3cde:3"), ["R152", "DC-ResNet-59"])
+    base, other = jobs(plan, 1, tmp_path)
+    answer(base, ["xxAA", "aaAA", "aaAA", "aaAA", "aaAA"])
+    answer(other, ["axAA", "aaAA", "aaAA", "aaAA", "aaAX"])
+    seen = []
+    monkeypatch.setattr(classifiers, "confusion_figure", lambda *words: seen.append(words) or confusion_figure(*words))
+    task_of(plan).draw({"R152": base, "DC": other}, tmp_path / "pictures")
+    ((matrices, classes),) = seen
+    assert {name: matrix.tolist() for name, matrix in matrices.items()} == {
+        "R152": [[8, 2], [0, 10]],
+        "DC": [[9, 1], [1, 9]],
+    }
+    assert len(classes) == 2
+    assert cv2.imread(str(tmp_path / "pictures/sheet.png")).shape[1] == 1000

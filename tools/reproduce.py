@@ -93,9 +93,9 @@ def run(args: argparse.Namespace) -> None:
     print(told)
     if first := {job.experiment.row.label: job for job in todo if job.seed == 0 and task.done(job)}:
         print(f"{output / 'results.md'}, results.json beside it")
-        if reached and task.draw:
+        if reached:
             task.draw(first, output / "pictures")
-            print(f"{output / 'pictures/sheet.png'}: truth beside the first training of each row")
+            print(f"{output / 'pictures/sheet.png'}: {task.drawn}")
     if failed:
         raise failed
 

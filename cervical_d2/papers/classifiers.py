@@ -1,15 +1,21 @@
 """How the rows of a table of classifiers are measured: fold by fold, all rows on the same images."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
 
 from cervical_d2.config import load_config
 from cervical_d2.errors import UserError
 from cervical_d2.evaluation.bootstrap import measure
-from cervical_d2.evaluation.classification import mean_of_folds, measured
+from cervical_d2.evaluation.classification import confusion, mean_of_folds, measured
 from cervical_d2.evaluation.classification_evaluator import Answered, read_answers
+from cervical_d2.files import write_bytes
 from cervical_d2.papers.experiments import Job
 from cervical_d2.papers.trained import Task, Trained
+from cervical_d2.report.axes import png
 from cervical_d2.report.classification_report import cell_runs
+from cervical_d2.report.confusion_plot import confusion_figure
 
 
 def splits(job: Job) -> int:
@@ -45,6 +51,16 @@ def _trained(folds: Sequence[Answered], samples: int, seed: int) -> Trained:
     return Trained({name: [each[name] for each in values] for name in values[0]}, *together)
 
 
+def draw(jobs: Mapping[str, Job], output: Path) -> None:
+    """The confusion matrix of each of `jobs`, by captions, all folds together, as sheet.png in `output`."""
+    folds = {
+        caption: [read_answers(run.answers).answers for run in cell_runs(job.folder)] for caption, job in jobs.items()
+    }
+    matrices = {caption: np.sum([confusion(fold) for fold in each], axis=0) for caption, each in folds.items()}
+    classes = next(iter(folds.values()))[0].classes
+    write_bytes(output / "sheet.png", png(confusion_figure(matrices, classes)))
+
+
 TASK = Task(
     script="tools/train_classifier.py",
     figures={
@@ -53,9 +69,12 @@ TASK = Task(
         "specificity": "specificity",
         "H-mean": "h_mean",
         "F1": "f1",
+        "AUROC": "auroc",
     },
     floors={},
     done=done,
     measure=measured_jobs,
     splits=splits,
+    draw=draw,
+    drawn="confusion matrices of the first seed of each row",
 )

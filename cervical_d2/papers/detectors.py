@@ -76,4 +76,5 @@ TASK = Task(
     measure=measured,
     splits=lambda _: 1,
     draw=draw,
+    drawn="truth beside the first training of each row",
 )

@@ -22,7 +22,7 @@ class Task(NamedTuple):
     `figures`: by the heads of their columns, the table's own first. `floors`: head and figure of a floor that is not of
     the first, by the name of the quick set. `measure` gets jobs of one table and the number of resamples. `splits`: how
     many trainings a job is where each is started on its own. `draw` puts what jobs found side by side, by captions, as
-    pictures in a folder.
+    sheet.png in a folder; `drawn` says what is on it.
     """
 
     script: str
@@ -31,4 +31,5 @@ class Task(NamedTuple):
     done: Callable[[Job], bool]
     measure: Callable[[Sequence[Job], int], list[Trained]]
     splits: Callable[[Job], int]
-    draw: Callable[[Mapping[str, Job], Path], None] | None = None
+    draw: Callable[[Mapping[str, Job], Path], None]
+    drawn: str
