@@ -160,6 +160,11 @@ def test_the_mean_of_one_fold_is_that_fold():
     summary = summarize(["test"], [fold], samples=20)
     assert np.isnan(summary.deviation("accuracy"))
     assert "±" not in spelled_mean(summary, "accuracy")
+    text = markdown(summary, "cells")
+    assert "| figure | value | 95 % |" in text
+    assert f"| accuracy | {measured(fold.answers)['accuracy']:.1f} | " in text
+    assert "fold" not in text
+    assert "±" not in text
 
 
 def test_the_summary_is_told_as_markdown_and_json(tmp_path: Path):

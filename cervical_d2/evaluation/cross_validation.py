@@ -64,25 +64,23 @@ def markdown(summary: Summary, title: str, warning: str = "") -> str:
         f" Sensitivity and the like are of {first.classes[first.positive]}." if first.positive is not None else ""
     )
     lines = [f"# {title}", "", *([f"**{warning}**", ""] if warning else [])]
-    lines += [f"Images tested: {images}. In %, mean ± standard deviation of the folds.{positive}", ""]
+    parts = summary.names if len(summary.names) > 1 else []  # a single one is the mean itself
+    unit = "In %, mean ± standard deviation of the folds." if parts else "In %."
+    lines += [f"Images tested: {images}. {unit}{positive}", ""]
+    told = {name: found for name, found in summary.means.items() if "-" not in name}
     lines += _table(
-        ["figure", "mean", f"{LEVEL} %", *summary.names],
+        ["figure", "mean" if parts else "value", f"{LEVEL} %", *parts],
         [
-            [
-                name,
-                spelled_mean(summary, name),
-                spelled_interval(found),
-                *(f"{value:.1f}" for value in summary.folds[name]),
-            ]
-            for name, found in summary.means.items()
-            if "-" not in name
+            [name, spelled_mean(summary, name), spelled_interval(found),
+             *(f"{value:.1f}" for value in summary.folds[name] if parts)]
+            for name, found in told.items()
         ],
-    )
+    )  # fmt: skip
     lines += _table(
         ["class", *OF_CLASSES],
         [[label, *(spelled_mean(summary, f"{rate}-{label}") for rate in OF_CLASSES)] for label in first.classes],
     )
-    lines += ["All folds together; rows are the truth, columns the answer:", ""]
+    lines += [f"{'All folds together; r' if parts else 'R'}ows are the truth, columns the answer:", ""]
     rows = [[label, *map(str, row)] for label, row in zip(first.classes, summary.matrix.tolist(), strict=True)]
     return "\n".join([*lines, *_table(["", *first.classes], rows)]).rstrip() + "\n"
 
