@@ -120,6 +120,7 @@ def test_the_quick_table_4_clusters_its_anchors_and_narrows_its_backbones(monkey
         "balanced_l1"
     ] * 2
     assert [len(cfg.MODEL.RPN.IN_FEATURES) for cfg in cfgs] == [4] * 4
+    assert {(cfg.MODEL.RPN.PRE_NMS_TOPK_TEST, cfg.MODEL.RPN.POST_NMS_TOPK_TEST) for cfg in cfgs} == {(1000, 1000)}
     assert {cfg.MODEL.WEIGHTS for cfg in cfgs} == {""}
     clusters = [cfg.MODEL.ANCHOR_GENERATOR.CLUSTERS for cfg in cfgs]
     assert [len(level) for level in clusters[1]] == [3] * 4
