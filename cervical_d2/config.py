@@ -38,7 +38,8 @@ def config_path(name: str) -> Path:
         if path.is_file():
             return path
     own = packaged_configs()
-    meant = difflib.get_close_matches(name.removeprefix("configs/"), own, n=3, cutoff=0.5) or own[:1]
+    wanted = Path(name).name if Path(name).is_absolute() else name.removeprefix("configs/")  # their folders are no hint
+    meant = difflib.get_close_matches(wanted, own, n=3) or ["quick/demo.yaml"]
     places = " and ".join(str(root) for root in CONFIG_ROOTS if root.is_dir())
     raise UserError(f"{name}: no such config file; of the {len(own)} in {places}, the nearest: {', '.join(meant)}")
 

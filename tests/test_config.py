@@ -46,6 +46,7 @@ def test_there_are_the_configs_that_the_readme_promises():
         ("configs/classifier/quick_herlev.yaml", "nearest: classifier/quick_herlev_"),
         ("quick/bcd.yaml", "nearest: quick/bccd.yaml"),
         ("no.yaml", "nearest: quick/demo.yaml"),
+        ("/tmp/3cdenet/table02_DC/nowhere.yaml", "nearest: quick/demo.yaml"),
     ],
 )
 def test_a_config_that_is_not_there_is_told_with_the_nearest_and_where_all_are(name, nearest):
