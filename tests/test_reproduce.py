@@ -180,12 +180,13 @@ def test_rows_are_told_beside_the_papers_with_means_over_seeds(tiny: Path):
     change = found[1].difference["coco/mAP"]
     assert change.value == pytest.approx(-25)
     assert change.low <= -25 <= change.high <= 0  # of GIoU less L1, not the other way round
-    assert found[0].difference["coco/mAP"] == pytest.approx((0, 0, 0))
+    assert (found[0].difference, found[0].p) == ({}, {})  # of the baseline from itself there is none
     assert found[1].values["agnostic/AP50"] == pytest.approx([100, 100 * 51 / 101])
     text = markdown(plan, found, "", "COMMAND")
     assert "| GIoU | 60.1 | 87.9 | 2 | 75.0 | " in text
     assert "| 35.4 |" in text  # sd of 100 and 50
     assert "| -25.0 |" in text
+    assert next(line for line in text.splitlines() if line.startswith("| L1 |")).endswith("| 100.0 |  |  |  |")
     assert document(plan, found, "")["rows"][1]["values"]["coco/AR"] == pytest.approx([100, 50])
 
 
@@ -203,6 +204,17 @@ def test_no_row_is_told_before_the_baseline_has_reached_its_floor(tiny: Path):
     # CRIC's floor is of all classes as one: one cell of four is found.
     assert passed(plan._replace(floor=20), found, "cric")[0]
     assert "AP50 of all classes as one 25.7" in passed(plan, found, "cric")[1]
+
+
+def test_no_row_stands_in_for_a_baseline_without_a_result(tiny: Path):
+    todo = jobs(plan := on_tiny(tiny, ["GIoU"]), 1, tiny / "out")
+    finish(todo[1], rows_on_truth(tiny, 0.9))
+    found = outcomes(plan, todo[1:], 5)
+    assert [(item.label, item.difference) for item in found] == [("GIoU", {})]
+    told = "The baseline (L1) has no result, so no other row is reported."
+    assert passed(plan, found, "") == passed(plan, [], "") == (False, told)
+    assert "| GIoU |" not in markdown(plan, found, "", "")
+    assert document(plan, found, "")["rows"] == []
 
 
 def test_the_tool_trains_reports_and_goes_on(tiny: Path, monkeypatch, capfd):

@@ -23,7 +23,10 @@ TASKS = {DETECTION: detectors.TASK, CLASSIFICATION: classifiers.TASK}
 
 
 class Outcome(NamedTuple):
-    """One row, by figure: values of its trainings, interval of their mean, difference from the baseline's mean, p."""
+    """One row, by figure: values of its trainings, interval of their mean, difference from the baseline's mean, p.
+
+    The baseline itself has no difference and no p, nor has any row while the baseline is without a training.
+    """
 
     label: str
     printed: Mapping[str, float]
@@ -43,42 +46,49 @@ def outcomes(plan: Plan, done: Sequence[Job], samples: int) -> list[Outcome]:
     runs: dict[str, list[Trained]] = {}
     for job, run in zip(done, task_of(plan).measure(done, samples), strict=True):
         runs.setdefault(job.experiment.name, []).append(run)
-    base = runs.get(plan.baseline.name, [])
-    order = [plan.baseline, *(item for item in plan.experiments if item is not plan.baseline)]
-    return [_outcome(item.row, runs[item.name], base or runs[item.name]) for item in order if item.name in runs]
+    base = runs.pop(plan.baseline.name, [])
+    first = [_outcome(plan.baseline.row, base, [])] if base else []
+    return first + [_outcome(item.row, runs[item.name], base) for item in plan.experiments if item.name in runs]
 
 
 def _outcome(row: Row, runs: Sequence[Trained], base: Sequence[Trained]) -> Outcome:
     names = list(runs[0].figures)
     means, at_base = _means(runs), _means(base)
     draws, reference = _mean_draws(runs), _mean_draws(base)
-    change = {name: draws[name] - reference[name] for name in names}
+    change = {name: draws[name] - draw for name, draw in reference.items()}
     return Outcome(
         row.label,
         row.printed,
         {name: [value for run in runs for value in run.values[name]] for name in names},
         {name: interval(means[name], draws[name]) for name in names},
-        {name: interval(means[name] - at_base[name], change[name]) for name in names},
-        {name: two_sided_p(change[name]) for name in names},
+        {name: interval(means[name] - at_base[name], draw) for name, draw in change.items()},
+        {name: two_sided_p(draw) for name, draw in change.items()},
     )
 
 
 def _means(runs: Sequence[Trained]) -> dict[str, float]:
-    return {name: float(np.mean([run.figures[name] for run in runs])) for name in runs[0].figures}
+    return {name: float(np.mean([run.figures[name] for run in runs])) for run in runs[:1] for name in run.figures}
 
 
 def _mean_draws(runs: Sequence[Trained]) -> dict[str, Floats]:
-    return {name: np.mean([run.draws[name] for run in runs], axis=0) for name in runs[0].draws}
+    return {name: np.mean([run.draws[name] for run in runs], axis=0) for run in runs[:1] for name in run.draws}
 
 
 def passed(plan: Plan, found: Sequence[Outcome], quick: str) -> tuple[bool, str]:
     """Whether the baseline has reached its floor, and a sentence on it."""
     task = task_of(plan)
     what, name = task.floors.get(quick, next(iter(task.figures.items())))
-    value = found[0].interval[name].value if found else float("nan")
+    baseline = plan.baseline.row.label
+    value = next((item.interval[name].value for item in found if item.label == baseline), None)
+    if value is None:
+        return False, f"The baseline ({baseline}) has no result, so no other row is reported."
     reached = value >= plan.floor
-    told = f"The baseline ({plan.baseline.row.label}): {what} {value:.1f}; its floor is {plan.floor:g}."
+    told = f"The baseline ({baseline}): {what} {value:.1f}; its floor is {plan.floor:g}."
     return reached, told if reached else f"{told} It is not reached, so no other row is reported."
+
+
+def _reported(plan: Plan, found: Sequence[Outcome], reached: bool) -> list[Outcome]:
+    return [item for item in found if reached or item.label == plan.baseline.row.label]
 
 
 def markdown(plan: Plan, found: Sequence[Outcome], quick: str, command: str, missing: Sequence[Job] = ()) -> str:
@@ -95,9 +105,9 @@ def markdown(plan: Plan, found: Sequence[Outcome], quick: str, command: str, mis
         "", f"```\n{command}\n```", "", told, "",
         "| " + " | ".join(header) + " |", "|" + " --- |" * len(header),
     ]  # fmt: skip
-    told_rows = found if reached else found[:1]
     names = list(task_of(plan).figures.values())
-    lines += ["| " + " | ".join([*_printed(printed, item), *_cells(names, item)]) + " |" for item in told_rows]
+    rows = _reported(plan, found, reached)
+    lines += ["| " + " | ".join([*_printed(printed, item), *_cells(names, item)]) + " |" for item in rows]
     lines += ["", *(f"- {label}: left out, {reason}." for label, reason in plan.left_out.items())]
     lines += [f"- {job.experiment.row.label}: seed {job.seed} has no result." for job in missing]
     return "\n".join(lines).rstrip() + "\n"
@@ -110,18 +120,19 @@ def _printed(names: Sequence[str], item: Outcome) -> list[str]:
 
 def _cells(names: Sequence[str], item: Outcome) -> list[str]:
     main, *others = names
-    values, mean, change = item.values[main], item.interval[main], item.difference[main]
+    values, mean, change = item.values[main], item.interval[main], item.difference.get(main)
     return [
         str(len(values)), f"{mean.value:.1f}", f"{mean.low:.1f} to {mean.high:.1f}",
         f"{stdev(values):.1f}" if len(values) > 1 else "", *(f"{item.interval[name].value:.1f}" for name in others),
-        f"{change.value:+.1f}", f"{change.low:+.1f} to {change.high:+.1f}", f"{item.p[main]:.3f}",
+        *([f"{change.value:+.1f}", f"{change.low:+.1f} to {change.high:+.1f}", f"{item.p[main]:.3f}"] if change
+          else [""] * 3),
     ]  # fmt: skip
 
 
 def document(plan: Plan, found: Sequence[Outcome], quick: str) -> dict[str, Any]:
     """For JSON, NaN as None; other rows than the baseline only where it has reached its floor."""
     reached, told = passed(plan, found, quick)
-    rows = [item._asdict() for item in (found if reached else found[:1])]
+    rows = [item._asdict() for item in _reported(plan, found, reached)]
     about = {"table": f"{plan.paper.name}:{plan.table}", "baseline": told, "left out": plan.left_out}
     return {**about, "rows": _plain(rows)}
 
