@@ -40,7 +40,8 @@ def test_a_start_changes_nothing_else():
         assert {key for key, _, _ in differences(classifiers[one], classifiers[other])} == START
     changed = {other: {key for key, _, _ in differences(detectors["none"], detectors[other])} for other in detectors}
     assert changed["classifier of cells"] == {"OUTPUT_DIR", "MODEL.WEIGHTS"}
-    assert changed["ImageNet"] == START
+    assert changed["ImageNet, nothing frozen"] == {"OUTPUT_DIR", "MODEL.WEIGHTS"}
+    assert changed["classifier of cells, frozen"] == changed["ImageNet"] == START
     networks = {key for key, _, _ in differences(classifiers["R50"], classifiers["DC-ResNet-59"])}
     assert networks == {"OUTPUT_DIR", "MODEL.BACKBONE.NAME"}
 
@@ -62,12 +63,15 @@ def test_quick_classifiers_are_those_of_the_rows():
 def test_quick_detectors_start_where_their_rows_say():
     plan = make_plan(*parse_table("starts:2"), quick="cric", pretrained=True)
     cfgs = [load_config(item.config, [*item.options, "MODEL.DEVICE", "cpu"]) for item in plan.experiments]
-    assert [cfg.MODEL.WEIGHTS for cfg in cfgs] == ["", "weights/R_18_cells.pth", "weights/R_18_imagenet.pth"]
-    assert [cfg.MODEL.RESNETS.NORM for cfg in cfgs] == ["BN", "BN", "EvalBN"]
-    assert [list(cfg.MODEL.BACKBONE.FREEZE_STAGES) for cfg in cfgs] == [[], [], ["stem", "res2"]]
+    cells, imagenet = ["weights/R_18_cells.pth"] * 2, ["weights/R_18_imagenet.pth"] * 2
+    assert [cfg.MODEL.WEIGHTS for cfg in cfgs] == ["", *cells, *imagenet]
+    assert [cfg.MODEL.RESNETS.NORM for cfg in cfgs] == ["BN", "BN", "EvalBN", "BN", "EvalBN"]
+    frozen = [bool(cfg.MODEL.BACKBONE.FREEZE_STAGES) for cfg in cfgs]
+    assert frozen == [False, False, True, False, True]
     assert (plan.baseline.row.label, plan.floor) == ("none", 30)
     assert make_plan(*parse_table("starts:2"), quick="cric").left_out == {
-        "classifier of cells": "the same as 'none' at this size"
+        "classifier of cells": "the same as 'none' at this size",
+        "classifier of cells, frozen": "of random weights frozen stages are noise; --pretrained takes a classifier's",
     }
     # The classifier that the message names has every weight of this backbone.
     cells = load_config("classifier/quick_R_18.yaml", ["MODEL.DEVICE", "cpu"])

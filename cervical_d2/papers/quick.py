@@ -88,6 +88,8 @@ def quick_options(paper: Paper, row: Row, config: str, pretrained: bool = False)
             options |= FACTS[task][fact](value, load_config(config, _words(options)))
         if pretrained:
             options |= _classifiers_weights(row)
+        elif row.facts.get("frozen") and row.facts.get("initialization", "").endswith(CELLS):
+            raise NotQuick("of random weights frozen stages are noise; --pretrained takes a classifier's")
     except NotQuick as reason:
         return str(reason)
     return _words(options)
