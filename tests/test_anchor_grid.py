@@ -11,7 +11,8 @@ from cervical_d2.config import load_config
 from cervical_d2.errors import UserError
 from cervical_d2.modeling.anchors import level_strides
 from cervical_d2.report.anchor_grid import grid_iou
-from cervical_d2.report.anchor_report import Clustering, lost_to_the_grid, study
+from cervical_d2.report.anchor_report import lost_to_the_grid
+from cervical_d2.report.anchor_study import Clustering, study
 from cervical_d2.report.statistics import SplitBoxes
 
 CLUSTERED = ("MODEL.ANCHOR_GENERATOR.NAME", "ClusteredAnchorGenerator", "MODEL.ANCHOR_GENERATOR.CLUSTERS")

@@ -15,7 +15,7 @@ from cervical_d2.config import load_config
 from cervical_d2.data.resize import scaled_size
 from cervical_d2.errors import UserError
 from cervical_d2.report.anchor_fit import config_anchors
-from cervical_d2.report.anchor_report import training_boxes, training_sizes
+from cervical_d2.report.anchor_study import training_boxes, training_sizes
 from cervical_d2.report.statistics import arrays_of
 
 sys.path.insert(0, str(ROOT / "tools"))

@@ -38,7 +38,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def run(args: argparse.Namespace) -> None:
     """Read, cluster, tell; the pictures are written last."""
     from cervical_d2.config import load_config
-    from cervical_d2.report.anchor_report import Clustering, as_text, boxes_of_file, boxes_of_split, study, write_study
+    from cervical_d2.report.anchor_report import as_text, write_study
+    from cervical_d2.report.anchor_study import Clustering, boxes_of_file, boxes_of_split, study
 
     cfg = load_config(args.config_file or BASE)
     if args.min_size or not args.config_file:

@@ -14,7 +14,7 @@ from cervical_d2.data.pixels import pixel_statistics
 from cervical_d2.errors import UserError
 from cervical_d2.modeling.anchors import anchor_levels
 from cervical_d2.papers.tables import CLASSIFICATION, DETECTION, Paper, Row, read_weights
-from cervical_d2.report.anchor_report import Clustering, boxes_of_split, study
+from cervical_d2.report.anchor_study import Clustering, boxes_of_split, study
 
 QUICK = {
     DETECTION: {"bccd": "quick/bccd.yaml", "cric": "quick/cric.yaml", "demo": "quick/demo.yaml"},
