@@ -1,6 +1,7 @@
 """Repeating a table: which trainings that is, and what is told of them."""
 
 import json
+import subprocess
 from pathlib import Path
 
 import cv2
@@ -244,6 +245,42 @@ def test_the_tool_trains_reports_and_goes_on(tiny: Path, monkeypatch, capfd):
     capfd.readouterr()
     assert tool.main(words) == 0
     assert capfd.readouterr().out.count("done before") == 2
+
+
+@pytest.mark.parametrize(
+    ("diverging", "told"),
+    [
+        ("table08_R_50_giou", "The baseline (L1): mAP 100.0; its floor is 50."),
+        ("table08_R_50_l1", "The baseline (L1) has no result, so no other row is reported."),
+    ],
+)
+def test_the_table_of_the_others_comes_before_a_training_that_diverged(
+    tiny: Path, monkeypatch, capsys, diverging, told
+):
+    import tools.reproduce as tool
+
+    todo = {str(job.folder): job for job in jobs(on_tiny(tiny, ["GIoU"]), 1, tiny / "out")}
+    names = {5: "ascus", 7: "hsil"}
+    cells = [row | {"category_name": names[row["category_id"]]} for row in rows_on_truth(tiny, 0.9)]
+
+    def train(words, check):
+        job = todo[words[words.index("OUTPUT_DIR") + 1]]
+        status = 2 if job.experiment.name == diverging else finish(job, cells)
+        return subprocess.CompletedProcess(words, status)
+
+    monkeypatch.setattr(tool.subprocess, "run", train)
+    words = ["xu:8", "--rows", "GIoU", "--samples", "5", "--output", str(tiny / "out")]
+    assert tool.main([*words, "--set", "DATASETS.TEST", f"('{tiny / 'data.yaml'}:val',)"]) == 2
+    said = capsys.readouterr()
+    error = f"error: {tiny / 'out' / diverging / 'seed0'}: the training ended with status 2, as said above"
+    assert said.err.splitlines()[-1] == error
+    assert told in said.out
+    lines = (tiny / "out/results.md").read_text().splitlines()
+    label = "GIoU" if diverging.endswith("giou") else "L1"
+    assert f"- {label}: seed 0 has no result." in lines
+    rows = {line.split(" | ")[0].removeprefix("| ") for line in lines if line.startswith("| ")}
+    assert rows & {"L1", "GIoU"} == {"L1"} - {label}
+    assert (tiny / "out/pictures/sheet.png").exists() == (label == "GIoU")
 
 
 def test_help_needs_no_torch_and_bad_numbers_are_refused():
