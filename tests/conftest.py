@@ -91,14 +91,6 @@ def write_tiny(folder: Path) -> Path:
     return folder
 
 
-@pytest.fixture(autouse=True)
-def fresh_records():
-    """Records are kept by name, and tests reuse names."""
-    from cervical_d2.data.build import records_of
-
-    records_of.cache_clear()
-
-
 def command(*words: object, **env: str) -> subprocess.CompletedProcess:
     """Run a script of the project as a user does; paths as they are."""
     return subprocess.run(

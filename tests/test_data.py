@@ -7,13 +7,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import SHARED, real_data
+from conftest import SHARED, real_data, write_tiny
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 
-from cervical_d2.data.build import records_of
+from cervical_d2.config import load_config
+from cervical_d2.data.build import packed_records, records_of
 from cervical_d2.data.classes import ClassTable
-from cervical_d2.data.registry import class_names, register_all, register_file, resolve
+from cervical_d2.data.registry import class_names, register_all, register_file, resolve, resolve_all, splits_of
+from cervical_d2.engine.setup import prepare
 from cervical_d2.errors import UserError
 
 # Xu et al. 2022, section 2.1
@@ -95,6 +97,34 @@ def test_box_without_area_is_left_out_and_told(tiny: Path, caplog):
     assert 'train.json: annotation 0 (image "train1.png"): box (3, 4, 0, 9) has no area' in caplog.text
 
 
+def test_a_name_stands_for_the_file_that_described_it_last(tmp_path: Path):
+    folders = [write_tiny(folder) for name in "ab" if not (folder := tmp_path / name).mkdir()]
+    for folder in [*folders, *folders]:
+        records = records_of((resolve(f"{folder}/data.yaml:train"),))
+        assert {Path(record["file_name"]).parents[1] for record in records} == {folder}
+        assert records_of((resolve(f"{folder}/data.yaml:train"),)) is records  # kept, not read again
+
+
+@pytest.mark.parametrize("other", ["train", "val", "val@bethesda"])
+def test_two_files_of_one_name_are_refused_where_they_are_used_together(tmp_path: Path, monkeypatch, other):
+    first, second = (write_tiny(folder) for name in "ab" if not (folder := tmp_path / name).mkdir())
+    names = [f"{first}/data.yaml:train", f"{second}/data.yaml:{other}"]
+    told = (
+        rf"^{first}/data.yaml and {second}/data.yaml both describe tiny_train; give one of the data sets another 'name"
+    )
+    with pytest.raises(UserError, match=told):
+        resolve_all(names)
+    with pytest.raises(UserError, match=told):
+        splits_of(names)
+    cfg = load_config(
+        str(first / "config.yaml"), ["DATASETS.TRAIN", f"('{names[0]}',)", "DATASETS.TEST", f"('{names[1]}',)"]
+    )
+    with pytest.raises(UserError, match=told):
+        prepare(cfg)
+    monkeypatch.chdir(first)  # one file by two paths is one
+    assert resolve_all(["data.yaml:train", *names[:1]]) == ["tiny_train", "tiny_train"]
+
+
 def test_images_are_checked_before_training(tiny: Path):
     name = resolve(f"{tiny}/data.yaml:train")
     assert len(records_of((name,))) == 6
@@ -110,7 +140,7 @@ def test_images_are_checked_before_training(tiny: Path):
         path.unlink()
         if content is not None:
             path.write_bytes(content)
-        records_of.cache_clear()
+        packed_records.cache_clear()
         with pytest.raises(UserError, match=f"train3.png.*{word}"):
             records_of((name,))
         path.write_bytes(whole)

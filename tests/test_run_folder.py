@@ -12,7 +12,7 @@ from small_model import SMALL
 from test_trainer import trainer_of
 
 from cervical_d2.config import load_config
-from cervical_d2.data.build import records_of
+from cervical_d2.data.build import packed_records, records_of
 from cervical_d2.data.registry import resolve
 from cervical_d2.engine import run_folder
 from cervical_d2.engine.run_folder import fingerprint, git_state, open_folder, starts
@@ -44,7 +44,7 @@ def test_resume_tells_what_differs_from_the_run_so_far(tiny: Path):
     document = json.loads((tiny / "train.json").read_text())
     document["annotations"][0]["bbox"][2] += 1
     (tiny / "train.json").write_text(json.dumps(document))
-    records_of.cache_clear()
+    packed_records.cache_clear()
     lines, _ = opened(tiny, "SOLVER.BASE_LR", 0.001, "MODEL.WEIGHTS", "", resume=True)
     assert lines == [
         "differs from the run so far: SOLVER.BASE_LR was 0.005, is 0.001",
@@ -64,7 +64,7 @@ def test_drawn_seed_is_kept_by_a_resume(tiny: Path):
 
 def test_fingerprint_follows_the_data_and_not_their_place(tiny: Path):
     def found() -> dict:
-        records_of.cache_clear()
+        packed_records.cache_clear()
         return fingerprint(records_of((resolve(f"{tiny}/data.yaml:val"),)))
 
     first = found()

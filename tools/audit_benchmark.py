@@ -26,9 +26,9 @@ def run(args: argparse.Namespace) -> None:
     from detectron2.data import DatasetCatalog
 
     from cervical_d2.data.audits.planted import benchmark
-    from cervical_d2.data.registry import resolve
+    from cervical_d2.data.registry import resolve_all
 
-    files = [record["file_name"] for name in args.datasets for record in DatasetCatalog.get(resolve(name))]
+    files = [record["file_name"] for name in resolve_all(args.datasets) for record in DatasetCatalog.get(name)]
     print(f"{'planted among ' + str(len(files)) + ' fields':32} found   false pairs   share, worst error   seconds")
     with tempfile.TemporaryDirectory() as folder:
         for row in benchmark(sorted(files), args.count, Path(folder)):

@@ -22,11 +22,11 @@ def run(args: argparse.Namespace) -> None:
     from detectron2.modeling import build_model
 
     from cervical_d2.config import load_config, set_num_classes
-    from cervical_d2.data.registry import class_names, resolve
+    from cervical_d2.data.registry import class_names, resolve_all
     from cervical_d2.engine.parameters import parameter_table, trainable
 
     cfg = load_config(args.config_file, args.opts)
-    names = class_names([resolve(name) for name in cfg.DATASETS.TRAIN])
+    names = class_names(resolve_all(cfg.DATASETS.TRAIN))
     set_num_classes(cfg, len(names))
     cfg.MODEL.DEVICE = "cpu"
     model = build_model(cfg)

@@ -1,6 +1,7 @@
 """From a config to records and loaders."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from detectron2.utils import comm
 from torch.utils.data import DataLoader
 
 from cervical_d2.data.checks import check_images
+from cervical_d2.data.formats import Record
 from cervical_d2.data.loader import BatchPlan, TrainLoader
 from cervical_d2.data.mapper import DetectionMapper, test_augmentations, train_augmentations
 from cervical_d2.data.packed import PackedRecords
@@ -19,9 +21,14 @@ from cervical_d2.data.sampling import train_repeats
 from cervical_d2.errors import UserError
 
 
-@functools.lru_cache(maxsize=8)
 def records_of(names: tuple[str, ...]) -> PackedRecords:
     """The records of the registered splits `names`, their images checked; kept, as several parts ask for them."""
+    return packed_records(names, tuple(DatasetCatalog[name] for name in names))
+
+
+@functools.lru_cache(maxsize=8)
+def packed_records(names: tuple[str, ...], _: tuple[Callable[[], list[Record]], ...]) -> PackedRecords:
+    """What `records_of` keeps for these readers: a name that is registered anew has another one."""
     if bare := [name for name in names if not has_images(name)]:
         raise UserError(f"{bare[0]}: boxes without images; name their folder under 'images:'")
     records = [record for name in names for record in DatasetCatalog.get(name)]

@@ -36,6 +36,9 @@ class ClassTable:
         self._add(ignore, IGNORED)
         self._add(drop, DROPPED)
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ClassTable) and vars(self) == vars(other)
+
     @classmethod
     def of_files(cls, names: Iterable[str], where: str) -> "ClassTable":
         """The classes as files list them, spellings of one under the first; "cell" where they list none."""

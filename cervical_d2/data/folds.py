@@ -16,7 +16,7 @@ from cervical_d2.data.definition import read_label_map
 from cervical_d2.data.labels import check_classes, check_split, label_of
 from cervical_d2.data.leaked_copies import leaked_copies
 from cervical_d2.data.pooling import Pool, pool
-from cervical_d2.data.registry import definition_of, name_and_maps, resolve
+from cervical_d2.data.registry import definition_of, name_and_maps, resolve, resolve_all
 from cervical_d2.data.split_files import Division, divide_pool, fold_ratios, split_documents, write_splits
 from cervical_d2.errors import UserError
 
@@ -58,7 +58,7 @@ def divide(cfg: CfgNode) -> list[Part]:
         return [Part("", tuple(data.TRAIN), tuple(data.TEST))]
     ratios = _ratios(cfg)
     source = _source(data.TRAIN)
-    check_split(list(map(resolve, data.TRAIN)))
+    check_split(resolve_all(data.TRAIN))
     output = Path(cfg.OUTPUT_DIR) / "splits"
     plain = [leaked_copies(cfg, source.plain, source.places)] if data.LEAK_COPIES_ACROSS_SPLITS else source.plain
     pooled = pool(plain)

@@ -88,7 +88,7 @@ class Report(NamedTuple):
 
 def targets_named(names: Iterable[str]) -> list[Target]:
     """The splits that `names` stand for, a data set's name for all of its splits; `UserError` for an unknown one."""
-    splits = {split: "@".join(name_and_maps(name)[1:]) for name in names for split in splits_of(name)}
+    splits = {split: "@".join(name_and_maps(split)[1:]) for split in splits_of(names)}
     chosen = [definition_of(split).place for split in splits]
     targets = []
     for split, label_map in splits.items():

@@ -10,7 +10,7 @@ import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from cervical_d2.data.formats import Record
-from cervical_d2.data.registry import class_names, resolve
+from cervical_d2.data.registry import class_names, resolve_all
 from cervical_d2.errors import UserError
 
 
@@ -35,7 +35,7 @@ def pool(datasets: Sequence[str], audit: Path | None = None) -> Pool:
     Raises:
         UserError: an unknown name, differing classes, no image, one image in two data sets, or no such audit.
     """
-    names = [resolve(name) for name in datasets]
+    names = resolve_all(datasets)
     classes = class_names(names)
     source: dict[str, str] = {}
     records: dict[str, Record] = {}

@@ -6,6 +6,7 @@ is a user's own.
 
 import difflib
 import functools
+from collections.abc import Iterable
 from pathlib import Path
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -70,17 +71,44 @@ def name_and_maps(name: str) -> list[str]:
     return parts
 
 
-def splits_of(name: str) -> list[str]:
-    """The registered names of all splits of the data set `name` (`bccd`, `FILE.yaml`), or of the one split `name`.
+def resolve_all(names: Iterable[str]) -> list[str]:
+    """The registered names for `names`, which are used together: see `resolve`.
 
-    Each `@MAP` behind it is a label map. Raises `UserError` for nothing of that name.
+    Raises:
+        UserError: as `resolve`; or two files call their data sets the same, so that one would stand for the other.
     """
+    return _one_file_each((registered, _file(registered)) for registered in map(resolve, names))
+
+
+def splits_of(names: Iterable[str]) -> list[str]:
+    """The registered names of all splits of the data sets `names` (`bccd`, `FILE.yaml`), or of the splits themselves.
+
+    Each `@MAP` behind one is a label map. Raises `UserError` as `resolve_all`.
+    """
+    return _one_file_each((split, _file(split)) for name in names for split in _splits_of(name))
+
+
+def _splits_of(name: str) -> list[str]:
     plain, *maps = name_and_maps(name)
     if plain.endswith((".yaml", ".yml")):
         found = register_file(Path(plain))
     else:
         found = [split for split, known in _DEFINITIONS.items() if split in {f"{plain}_{key}" for key in known.splits}]
     return [resolve("@".join([split, *maps])) for split in found or [plain]]
+
+
+def _one_file_each(found: Iterable[tuple[str, Path | None]]) -> list[str]:
+    """The names of `found`, that each came from its file, once the next ones have been registered."""
+    pairs = list(found)
+    for name, path in pairs:
+        if (other := _file(name)) != path:
+            raise UserError(f"{path} and {other} both describe {name}; give one of the data sets another 'name:'")
+    return [name for name, _ in pairs]
+
+
+def _file(name: str) -> Path | None:
+    """That describes the registered split `name`; None for one that no YAML file does."""
+    return _DEFINITIONS[name].path.resolve() if name in _DEFINITIONS else None
 
 
 def definition_of(name: str) -> Definition:
@@ -115,6 +143,8 @@ def class_names(names: list[str]) -> list[str]:
 def _register(definition: Definition) -> None:
     name = definition.name
     if name in DatasetCatalog.list():
+        if _DEFINITIONS.get(name) == definition:
+            return
         DatasetCatalog.remove(name)
         MetadataCatalog.remove(name)
     DatasetCatalog.register(name, functools.partial(_read, definition))

@@ -24,7 +24,7 @@ from detectron2.utils.logger import setup_logger
 
 from cervical_d2.checkpoint.safe_load import load_file
 from cervical_d2.config import config_value, load_dumped_config, set_num_classes
-from cervical_d2.data.registry import class_names, resolve
+from cervical_d2.data.registry import class_names, resolve_all
 from cervical_d2.engine.ranks import together
 from cervical_d2.engine.run_folder import open_folder
 from cervical_d2.engine.schedule import resolve_schedule
@@ -47,8 +47,8 @@ def prepare(cfg: CfgNode, *, train: bool = True, resume: bool = False) -> list[s
     Raises:
         UserError: for a data set, image, annotation or setting that cannot be used.
     """
-    cfg.DATASETS.TRAIN = tuple(map(resolve, cfg.DATASETS.TRAIN))
-    cfg.DATASETS.TEST = tuple(map(resolve, cfg.DATASETS.TEST))
+    names, count = resolve_all((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)), len(cfg.DATASETS.TRAIN)
+    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = tuple(names[:count]), tuple(names[count:])
     _check_weights(cfg, train, resume)
     _check_names(cfg)
     _check_backbone(cfg)

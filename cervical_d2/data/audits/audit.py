@@ -9,7 +9,7 @@ from cervical_d2.data.audits.boxes import find_box_pairs
 from cervical_d2.data.audits.groups import find_shared_groups
 from cervical_d2.data.audits.overlaps import Image, find_overlaps
 from cervical_d2.data.formats import Record
-from cervical_d2.data.registry import class_names, resolve
+from cervical_d2.data.registry import class_names, resolve_all
 from cervical_d2.errors import UserError
 
 Splits = Mapping[str, Sequence[Record]]
@@ -57,7 +57,7 @@ def audit(datasets: Sequence[str], which: Sequence[str], within: bool = False) -
     Raises:
         UserError: an unknown or repeated name, splits of different classes, an image that cannot be read.
     """
-    names = [resolve(name) for name in datasets]
+    names = resolve_all(datasets)
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise UserError(f"{twice[0]}: named twice; name each split once (--within looks inside a split)")
     options = Options(class_names(names), within)
