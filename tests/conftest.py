@@ -91,6 +91,14 @@ def write_tiny(folder: Path) -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def fresh_records():
+    """Records are kept by what describes them, and the folder of a test that has passed becomes another test's."""
+    from cervical_d2.data.build import packed_records
+
+    packed_records.cache_clear()
+
+
 def command(*words: object, **env: str) -> subprocess.CompletedProcess:
     """Run a script of the project as a user does; paths as they are."""
     return subprocess.run(
