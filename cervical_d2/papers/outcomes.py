@@ -53,8 +53,8 @@ def outcomes(plan: Plan, done: Sequence[Job], samples: int) -> list[Outcome]:
 
 def _outcome(row: Row, runs: Sequence[Trained], base: Sequence[Trained]) -> Outcome:
     names = list(runs[0].figures)
-    means, at_base = _means(runs), _means(base)
-    draws, reference = _mean_draws(runs), _mean_draws(base)
+    means, draws = _means(runs), _mean_draws(runs)
+    at_base, reference = (_means(base), _mean_draws(base)) if base else ({}, {})
     change = {name: draws[name] - draw for name, draw in reference.items()}
     return Outcome(
         row.label,
@@ -67,11 +67,11 @@ def _outcome(row: Row, runs: Sequence[Trained], base: Sequence[Trained]) -> Outc
 
 
 def _means(runs: Sequence[Trained]) -> dict[str, float]:
-    return {name: float(np.mean([run.figures[name] for run in runs])) for run in runs[:1] for name in run.figures}
+    return {name: float(np.mean([run.figures[name] for run in runs])) for name in runs[0].figures}
 
 
 def _mean_draws(runs: Sequence[Trained]) -> dict[str, Floats]:
-    return {name: np.mean([run.draws[name] for run in runs], axis=0) for run in runs[:1] for name in run.draws}
+    return {name: np.mean([run.draws[name] for run in runs], axis=0) for name in runs[0].draws}
 
 
 def passed(plan: Plan, found: Sequence[Outcome], quick: str) -> tuple[bool, str]:
@@ -121,11 +121,13 @@ def _printed(names: Sequence[str], item: Outcome) -> list[str]:
 def _cells(names: Sequence[str], item: Outcome) -> list[str]:
     main, *others = names
     values, mean, change = item.values[main], item.interval[main], item.difference.get(main)
+    against = ["", "", ""]
+    if change:
+        against = [f"{change.value:+.1f}", f"{change.low:+.1f} to {change.high:+.1f}", f"{item.p[main]:.3f}"]
     return [
         str(len(values)), f"{mean.value:.1f}", f"{mean.low:.1f} to {mean.high:.1f}",
         f"{stdev(values):.1f}" if len(values) > 1 else "", *(f"{item.interval[name].value:.1f}" for name in others),
-        *([f"{change.value:+.1f}", f"{change.low:+.1f} to {change.high:+.1f}", f"{item.p[main]:.3f}"] if change
-          else [""] * 3),
+        *against,
     ]  # fmt: skip
 
 
