@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> None:
     from detectron2.utils import comm
 
     from cervical_d2.config import load_config
-    from cervical_d2.engine.faults import told_in_one_line
+    from cervical_d2.engine.processes.faults import told_in_one_line
     from cervical_d2.engine.run import run_config
     from cervical_d2.report.evaluation_report import write_reports
 
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> None:
 def start(args: argparse.Namespace) -> None:
     """`run` in one process or several."""
     from cervical_d2.config import load_config
-    from cervical_d2.engine.launch import launch, restarted
+    from cervical_d2.engine.processes.launch import launch, restarted
     from cervical_d2.engine.setup import device_of
 
     args.resume = args.resume or restarted(os.environ)

@@ -7,7 +7,7 @@ with warnings.catch_warnings():
     # Detectron2 is compiled by torch.jit.script as it is imported, and whoever runs a command cannot mend that.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.")
     import cervical_d2.modeling  # noqa: F401
-    from cervical_d2.data.registry import register_all
+    from cervical_d2.datasets.registry import register_all
 
 __version__ = "0.1.0"
 __all__ = ["Detector", "add_cervical_config", "register_all"]

@@ -13,10 +13,10 @@ import numpy as np
 from detectron2.structures import BoxMode
 from PIL import Image
 
-from cervical_d2.data.conversion import fitted
-from cervical_d2.data.formats import Document, Source, format_of
-from cervical_d2.data.images import ORIENTATION
-from cervical_d2.data.inspection import Target, target_of_files
+from cervical_d2.curation.conversion import fitted
+from cervical_d2.curation.inspection import Target, target_of_files
+from cervical_d2.datasets.formats import Document, Source, format_of
+from cervical_d2.datasets.images import ORIENTATION
 
 BOXES = ([5, 5, 20, 20], [22, 6, 40, 30], [30.5, 2, 55, 38])
 SIZE = (60, 40)

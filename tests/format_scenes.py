@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 from conftest import ROOT
 
-from cervical_d2.data.formats import Document, Source, format_of
-from cervical_d2.data.problems import Problems
+from cervical_d2.datasets.formats import Document, Source, format_of
+from cervical_d2.datasets.problems import Problems
 
 FORMATS = ("coco", "voc", "yolo", "csv", "geojson", "tianchi")
 SIZES = {"a.png": (100, 80), "sub/a.png": (90, 70), "sub/b.c.jpg": (60, 60), "empty.png": (50, 40)}

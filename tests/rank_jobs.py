@@ -16,10 +16,10 @@ from detectron2.engine import HookBase
 from detectron2.utils import comm
 
 from cervical_d2.config import load_config
-from cervical_d2.engine import launch as launch_module
-from cervical_d2.engine.faults import told_in_one_line
-from cervical_d2.engine.launch import launch
-from cervical_d2.engine.ranks import together
+from cervical_d2.engine.processes import launch as launch_module
+from cervical_d2.engine.processes.faults import told_in_one_line
+from cervical_d2.engine.processes.launch import launch
+from cervical_d2.engine.processes.ranks import on_all_ranks
 from cervical_d2.engine.setup import prepare
 from cervical_d2.engine.trainer import Trainer
 from cervical_d2.errors import UserError
@@ -45,7 +45,7 @@ class Losses(HookBase):
 def trainer_for(args: Namespace) -> Trainer:
     torch.set_num_threads(1)
     cfg = load_config(str(args.folder / "config.yaml"), [str(word) for word in args.options])
-    together(lambda: prepare(cfg, resume=True))
+    on_all_ranks(lambda: prepare(cfg, resume=True))
     Path(cfg.OUTPUT_DIR).mkdir(exist_ok=True, parents=True)
     torch.manual_seed(0)
     trainer = Trainer(cfg)
@@ -111,7 +111,7 @@ def disagree(args: Namespace) -> None:
         if comm.get_rank() == 1:
             raise UserError("the images of rank 1 are missing")
 
-    together(check)
+    on_all_ranks(check)
 
 
 def linger(args: Namespace) -> None:

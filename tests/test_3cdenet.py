@@ -9,14 +9,15 @@ from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 
+from cervical_d2.checkpoint.published_weights import read_weights
 from cervical_d2.config import differences, load_config, set_num_classes
 from cervical_d2.engine.setup import prepare
 from cervical_d2.errors import UserError
 from cervical_d2.papers.experiments import make_plan, parse_table
-from cervical_d2.papers.tables import DETECTION, read_paper, read_weights
+from cervical_d2.papers.tables import DETECTORS, read_paper
 
 PAPER = read_paper("3cdenet")
-ROWS = {row.config: row for number, rows in PAPER.rows.items() if PAPER.tasks[number] == DETECTION for row in rows}
+ROWS = {row.config: row for number, rows in PAPER.rows.items() if PAPER.tasks[number] == DETECTORS for row in rows}
 SYSTEM = "3cdenet/table04_backbone.yaml"
 # As narrow as it gets: what is tested is that the parts fit.
 NARROW = ("MODEL.RESNETS.STEM_OUT_CHANNELS", 8, "MODEL.RESNETS.RES2_OUT_CHANNELS", 16,

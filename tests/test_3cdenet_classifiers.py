@@ -14,8 +14,8 @@ from cervical_d2.errors import UserError
 from cervical_d2.papers import classifiers
 from cervical_d2.papers.classifiers import done
 from cervical_d2.papers.experiments import Job, jobs, make_plan, parse_table
-from cervical_d2.papers.outcomes import document, markdown, outcomes, passed, task_of
-from cervical_d2.papers.tables import CLASSIFICATION, read_paper
+from cervical_d2.papers.outcomes import document, markdown, outcomes, passed, runner_of
+from cervical_d2.papers.tables import CLASSIFIERS, read_paper
 from cervical_d2.report.confusion_plot import confusion_figure
 
 PAPER = read_paper("3cdenet")
@@ -103,7 +103,7 @@ def test_a_job_is_done_when_every_fold_is(tmp_path: Path):
 def test_rows_are_means_of_folds_on_the_same_images(tmp_path: Path):
     plan = make_plan(*parse_table("3cde:3"), ["R152", "DC-ResNet-59"])
     base, other = todo = jobs(plan, 1, tmp_path)
-    assert task_of(plan).script == "tools/train_classifier.py"
+    assert runner_of(plan).script == "tools/train_classifier.py"
     # Half of the first fold's four cells are wrong, none of the second's; then one of four, none.
     answer(base, ["xxAA", "aaAA", "aaAA", "aaAA", "aaAA"])
     answer(other, ["axAA", "aaAA", "aaAA", "aaAA", "aaAA"])
@@ -137,7 +137,7 @@ def test_rows_of_other_images_are_refused(tmp_path: Path):
 
 
 def test_what_is_published_is_in_every_row():
-    assert {PAPER.tasks[number] for number in (2, 3)} == {CLASSIFICATION}
+    assert {PAPER.tasks[number] for number in (2, 3)} == {CLASSIFIERS}
     for name in ROWS:
         cfg = load_config(name)
         solver = cfg.SOLVER
@@ -165,7 +165,7 @@ def test_a_tables_picture_has_all_folds_of_each_row(tmp_path: Path, monkeypatch)
     answer(other, ["axAA", "aaAA", "aaAA", "aaAA", "aaAX"])
     seen = []
     monkeypatch.setattr(classifiers, "confusion_figure", lambda *words: seen.append(words) or confusion_figure(*words))
-    task_of(plan).draw({"R152": base, "DC": other}, tmp_path / "pictures")
+    runner_of(plan).draw({"R152": base, "DC": other}, tmp_path / "pictures")
     ((matrices, classes),) = seen
     assert {name: matrix.tolist() for name, matrix in matrices.items()} == {
         "R152": [[8, 2], [0, 10]],

@@ -5,8 +5,8 @@ import statistics
 import numpy as np
 import pytest
 
-from cervical_d2.data import anchor_clusters
-from cervical_d2.data.anchor_clusters import (
+from cervical_d2.anchors import kmeans
+from cervical_d2.anchors.kmeans import (
     UPDATES,
     best_anchor,
     cluster_anchors,
@@ -164,8 +164,8 @@ def test_many_boxes_are_clustered_by_samples_first(monkeypatch):
         assert (part.prod(axis=1) > side[1000].prod()).mean() == pytest.approx(1 / 3, abs=0.1)
         return descend(part, anchor, middle)
 
-    monkeypatch.setattr(anchor_clusters, "RUNGS", ((300, 3), (800, 2)))
-    monkeypatch.setattr(anchor_clusters, "descend", counted)
+    monkeypatch.setattr(kmeans, "RUNGS", ((300, 3), (800, 2)))
+    monkeypatch.setattr(kmeans, "descend", counted)
     found = cluster_anchors(side, 9)
     assert [boxes for boxes, _ in looked_at] == [300] * 10 + [800] * 3 + [1500] * 2
     starts = [fit for _, fit in looked_at[10:]]
@@ -179,7 +179,7 @@ def test_many_boxes_are_clustered_by_samples_first(monkeypatch):
 
 
 def test_rare_shapes_that_a_sample_misses_are_found(monkeypatch):
-    monkeypatch.setattr(anchor_clusters, "RUNGS", ((10, 3), (20, 1)))
+    monkeypatch.setattr(kmeans, "RUNGS", ((10, 3), (20, 1)))
     side = np.array([[20.0, 20]] * 500 + [[5.0, 90]] + [[90.0, 5]])
     found = cluster_anchors(side, 3)
     assert sorted(found.anchor.tolist()) == [[5, 90], [20, 20], [90, 5]]

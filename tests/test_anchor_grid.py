@@ -7,13 +7,13 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling.anchor_generator import build_anchor_generator
 from detectron2.structures import Boxes, pairwise_iou
 
+from cervical_d2.anchors.grid import grid_iou
+from cervical_d2.anchors.study import Clustering, study_anchors
 from cervical_d2.config import load_config
+from cervical_d2.curation.statistics import SplitBoxes
 from cervical_d2.errors import UserError
 from cervical_d2.modeling.anchors import level_strides
-from cervical_d2.report.anchor_grid import grid_iou
 from cervical_d2.report.anchor_report import lost_to_the_grid
-from cervical_d2.report.anchor_study import Clustering, study
-from cervical_d2.report.statistics import SplitBoxes
 
 CLUSTERED = ("MODEL.ANCHOR_GENERATOR.NAME", "ClusteredAnchorGenerator", "MODEL.ANCHOR_GENERATOR.CLUSTERS")
 SHAPES = (*CLUSTERED, [[[20, 30], [33, 21]], [[60, 70], [70, 60]], [[50, 50], [90, 90]], [[130, 70], [140, 140]]])
@@ -69,7 +69,7 @@ def test_a_class_that_a_coarse_level_loses_is_told(name, told):
     boxes = SplitBoxes("made", ["small", "large"], size, image, label, np.hstack([corner, corner + side]), 0, 0)
     cfg = settings(name, "INPUT.MIN_SIZE_TRAIN", (256,), "MODEL.ANCHOR_GENERATOR.NAME", "DefaultAnchorGenerator",
                    "MODEL.ANCHOR_GENERATOR.CLUSTERS", [])  # fmt: skip
-    found = study(boxes, cfg, 12, Clustering("median", restarts=2, seed=0))
+    found = study_anchors(boxes, cfg, 12, Clustering("median", restarts=2, seed=0))
     lines = lost_to_the_grid(found)
     assert [line.split(":")[0] for line in lines] == told
     large = grid_iou(boxes, found.cfg)[400:] >= 0.5

@@ -10,8 +10,8 @@ from test_anchor_generator import CLUSTERED, PAIRS
 from test_trainer import train, trainer_of, weights
 
 from cervical_d2.checkpoint.checkpointer import CervicalCheckpointer
-from cervical_d2.checkpoint.convert import convert
-from cervical_d2.checkpoint.input_settings import as_yaml
+from cervical_d2.checkpoint.conversion.convert import convert
+from cervical_d2.checkpoint.conversion.input_settings import as_yaml
 from cervical_d2.checkpoint.safe_load import load_file
 from cervical_d2.config import load_config
 from cervical_d2.engine.setup import prepare

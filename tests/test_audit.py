@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from conftest import command, listing
 
-from cervical_d2.data.audits.audit import audit
-from cervical_d2.data.audits.boxes import ROWS, find_box_pairs, near_duplicates
-from cervical_d2.data.audits.groups import find_shared_groups
-from cervical_d2.data.synthetic import draw_scene
+from cervical_d2.curation.audits.audit import audit
+from cervical_d2.curation.audits.boxes import ROWS, find_box_pairs, near_duplicates
+from cervical_d2.curation.audits.groups import find_shared_groups
+from cervical_d2.demo.scenes import draw_scene
 from cervical_d2.errors import UserError
 from cervical_d2.report.audit_sheets import OUTLINE, WORST, draw_sheet
 
@@ -175,7 +175,7 @@ def test_an_image_that_cannot_be_read_is_named(leaky: Path):
     assert not (leaky / "out").exists()
 
 
-@pytest.mark.parametrize("script", ["tools/audit_dataset.py", "tools/audit_benchmark.py"])
+@pytest.mark.parametrize("script", ["tools/audit_dataset.py", "tools/benchmarks/audit_benchmark.py"])
 def test_help_answers_without_torch(script):
     done = command("-X", "importtime", script, "--help")
     assert done.returncode == 0

@@ -20,7 +20,7 @@ from cervical_d2.data.augmentation import (
 )
 from cervical_d2.data.build import build_train_loader
 from cervical_d2.data.mapper import DetectionMapper, train_augmentations
-from cervical_d2.data.registry import resolve
+from cervical_d2.datasets.registry import resolve
 from cervical_d2.engine.setup import prepare
 from cervical_d2.errors import UserError
 

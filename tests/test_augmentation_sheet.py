@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from cervical_d2.inference.draw import COLORS, Box
+from cervical_d2.draw import COLORS, Box
 from cervical_d2.randomness import Stream, numpy_seeded
 from cervical_d2.report import augmentations
 from cervical_d2.report.augmentations import CAPTION, GAP, SHOWN, augmentation_sheet, costs

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from test_protocols_pycocotools import random_scene
 
-from cervical_d2.evaluation.analysis import Analysis, Scene, of_images
+from cervical_d2.evaluation.analysis import Analysis, EvaluationInput, of_images
 from cervical_d2.evaluation.bootstrap import interval, resampled, two_sided_p
 from cervical_d2.evaluation.matching import select
 from cervical_d2.evaluation.severity import read_severity
@@ -12,16 +12,16 @@ from cervical_d2.evaluation.severity import read_severity
 CLASSES = ["NILM", "ASC-US", "LSIL", "HSIL", "SCC"]
 
 
-def scene_of(seed=0, unit=None) -> Scene:
+def scene_of(seed=0, unit=None) -> EvaluationInput:
     truth, found = random_scene(seed)
     found = found._replace(score=np.random.default_rng(seed).permutation(len(found.score)) / len(found.score))
     unit = np.arange(8) if unit is None else np.array(unit)
     middle = (truth.box[:, :2] + truth.box[:, 2:]) / 2
-    return Scene(CLASSES, truth, found, unit, len(set(unit)) < 8, read_severity(CLASSES), middle, None)
+    return EvaluationInput(CLASSES, truth, found, unit, len(set(unit)) < 8, read_severity(CLASSES), middle, None)
 
 
-def repeated(scene: Scene, times) -> Scene:
-    """`scene` with image i `times[i]` times."""
+def repeated(inputs: EvaluationInput, times) -> EvaluationInput:
+    """`inputs` with image i `times[i]` times."""
     sources = np.repeat(np.arange(len(times)), times)
 
     def copies(columns):
@@ -30,19 +30,19 @@ def repeated(scene: Scene, times) -> Scene:
         return select(columns, rows)._replace(image=np.repeat([n for n, _ in parts], [len(rows) for _, rows in parts]))
 
     unit = np.arange(len(sources))
-    return scene._replace(truth=copies(scene.truth), detections=copies(scene.detections), unit=unit, grouped=False,
+    return inputs._replace(truth=copies(inputs.truth), detections=copies(inputs.detections), unit=unit, grouped=False,
                           centers=np.zeros((0, 2)))  # fmt: skip
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_a_weight_is_a_repetition_of_the_image(seed):
-    scene = scene_of(seed)
+    inputs = scene_of(seed)
     times = np.random.default_rng(seed + 9).multinomial(8, np.full(8, 1 / 8))
-    weighted = Analysis(scene, 0.4).figures(times[None].astype(float))
-    real = Analysis(repeated(scene, times), 0.4).figures()
+    weighted = Analysis(inputs, 0.4).figures(times[None].astype(float))
+    real = Analysis(repeated(inputs, times), 0.4).figures()
     assert weighted.keys() == real.keys()
-    lacking = bool(set(scene.truth.label[~scene.truth.crowd & ~scene.truth.ignore].tolist())
-                   - set(repeated(scene, times).truth.label.tolist()))  # fmt: skip
+    lacking = bool(set(inputs.truth.label[~inputs.truth.crowd & ~inputs.truth.ignore].tolist())
+                   - set(repeated(inputs, times).truth.label.tolist()))  # fmt: skip
     for name, values in real.items():
         if name.endswith(("/mAP", "/AR")) or name in ("coco/AP", "coco/AP75"):
             assert np.isnan(weighted[name][0]) == lacking  # a mean over fewer classes is another figure
@@ -51,22 +51,22 @@ def test_a_weight_is_a_repetition_of_the_image(seed):
 
 
 def test_a_mean_over_classes_has_no_number_without_one_of_them():
-    scene = scene_of(0)
-    rare = min(set(scene.truth.label.tolist()), key=scene.truth.label.tolist().count)
-    without = ~np.isin(np.arange(8), scene.truth.image[scene.truth.label == rare])
+    inputs = scene_of(0)
+    rare = min(set(inputs.truth.label.tolist()), key=inputs.truth.label.tolist().count)
+    without = ~np.isin(np.arange(8), inputs.truth.image[inputs.truth.label == rare])
     assert without.any()
-    figures = Analysis(scene).figures(np.stack([np.ones(8), without.astype(float)]))
+    figures = Analysis(inputs).figures(np.stack([np.ones(8), without.astype(float)]))
     for name in ("coco/AP", "coco/mAP", "voc/mAP", "comparison_detector/AR"):
         assert np.isnan(figures[name]).tolist() == [False, True]
     assert not np.isnan(figures["image/sensitivity"]).any()
 
 
 def test_slides_are_drawn_whole():
-    scene = scene_of(1, unit=[0, 0, 0, 1, 1, 2, 2, 3])
+    inputs = scene_of(1, unit=[0, 0, 0, 1, 1, 2, 2, 3])
     weights = np.array([[2.0, 0, 1, 0]])
-    weighted = Analysis(scene, 0.4).figures(weights)
+    weighted = Analysis(inputs, 0.4).figures(weights)
     times = [2, 2, 2, 0, 0, 1, 1, 0]
-    real = Analysis(repeated(scene, times)).figures()
+    real = Analysis(repeated(inputs, times)).figures()
     for name in ("coco/AP", "voc/mAP", "comparison_detector/AR", "image/AUC", "froc_image/1"):
         assert weighted[name][0] == pytest.approx(real[name][0], abs=1e-9, nan_ok=True), name
     # Three slides, one of them twice: so many false positives more are allowed than with one of each.
@@ -75,10 +75,10 @@ def test_slides_are_drawn_whole():
 
 
 def test_figures_of_some_images_are_those_of_a_set_of_them_alone():
-    scene = scene_of(2)
+    inputs = scene_of(2)
     chosen = [0, 2, 5, 6]
-    some = Analysis(of_images(scene, chosen)).figures()
-    weighted = Analysis(scene).figures(np.isin(np.arange(8), chosen)[None].astype(float))
+    some = Analysis(of_images(inputs, chosen)).figures()
+    weighted = Analysis(inputs).figures(np.isin(np.arange(8), chosen)[None].astype(float))
     for name, values in some.items():
         assert values[0] == pytest.approx(weighted[name][0], abs=1e-9, nan_ok=True), name
 

@@ -9,7 +9,7 @@ from conftest import SHARED, real_data
 from detectron2.data import DatasetCatalog
 from evaluator_scenes import box, found, record, run, temporary_data_sets
 
-from cervical_d2.data.registry import resolve
+from cervical_d2.datasets.registry import resolve
 from cervical_d2.errors import UserError
 from cervical_d2.evaluation.centers import center_metrics, match_centers
 from cervical_d2.evaluation.evaluator import CervicalCOCOEvaluator

@@ -12,10 +12,10 @@ from PIL import Image
 from test_planted_faults import PLANTS
 
 from cervical_d2.config import load_config
-from cervical_d2.data.conversion import fitted
-from cervical_d2.data.formats import Source, format_of
-from cervical_d2.data.inspection import check_all, refuse_outputs, target_of_files, targets_named, write_repaired
-from cervical_d2.data.problems import KINDS
+from cervical_d2.curation.conversion import fitted
+from cervical_d2.curation.inspection import check_all, refuse_outputs, target_of_files, targets_named, write_repaired
+from cervical_d2.datasets.formats import Source, format_of
+from cervical_d2.datasets.problems import KINDS
 from cervical_d2.engine.setup import prepare
 from cervical_d2.errors import UserError
 

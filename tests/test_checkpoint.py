@@ -11,7 +11,7 @@ import torchvision
 from detectron2.modeling import build_model
 
 from cervical_d2.checkpoint.checkpointer import CervicalCheckpointer
-from cervical_d2.checkpoint.convert import convert
+from cervical_d2.checkpoint.conversion.convert import convert
 from cervical_d2.checkpoint.safe_load import load_file
 from cervical_d2.config import load_config
 from cervical_d2.errors import MachineError, UserError

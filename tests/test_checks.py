@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from cervical_d2.data.checks import box_faults, check_classes, check_content, check_listed, stale_caches
-from cervical_d2.data.problems import KINDS, Kind, Place, Problem, Problems
+from cervical_d2.datasets.checks import box_faults, check_classes, check_content, check_listed, stale_caches
+from cervical_d2.datasets.problems import KINDS, Kind, Place, Problem, Problems
 from cervical_d2.errors import UserError
 
 NAN, INF = float("nan"), float("inf")

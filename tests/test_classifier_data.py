@@ -11,9 +11,9 @@ from detectron2.data import DatasetCatalog
 from sklearn.utils.class_weight import compute_class_weight
 
 from cervical_d2.data.cell_augmentation import MirroredMotion, RandomMirroredMotion, cell_augmentations
-from cervical_d2.data.classification import build_cell_test_loader, build_cell_train_loader, prepare_training
-from cervical_d2.data.labels import check_split, labeled_records, labels_of
-from cervical_d2.data.registry import resolve
+from cervical_d2.data.cell_build import build_cell_test_loader, build_cell_train_loader, prepare_training
+from cervical_d2.data.cell_records import check_split, labeled_records, labels_of
+from cervical_d2.datasets.registry import resolve
 from cervical_d2.engine.setup import prepare
 from cervical_d2.errors import UserError
 

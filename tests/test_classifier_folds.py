@@ -10,10 +10,10 @@ from classifier_scenes import COUNTS, config, forget_parts
 from conftest import listing
 from detectron2.data import DatasetCatalog
 
-from cervical_d2.data.classification import build_cell_train_loader
-from cervical_d2.data.folds import divide
-from cervical_d2.data.labels import labeled_records, labels_of
-from cervical_d2.data.registry import resolve
+from cervical_d2.curation.folds import divide
+from cervical_d2.data.cell_build import build_cell_train_loader
+from cervical_d2.data.cell_records import labeled_records, labels_of
+from cervical_d2.datasets.registry import resolve
 from cervical_d2.engine.cross_validation import config_of
 from cervical_d2.engine.setup import prepare
 from cervical_d2.errors import UserError

@@ -10,8 +10,8 @@ import torch
 from sklearn import metrics
 from sklearn.preprocessing import label_binarize
 
-from cervical_d2.data.labels import labeled_records
-from cervical_d2.data.registry import resolve
+from cervical_d2.data.cell_records import labeled_records
+from cervical_d2.datasets.registry import resolve
 from cervical_d2.errors import UserError
 from cervical_d2.evaluation.classification import Answers, confusion, mean_of_folds, measured, statistic
 from cervical_d2.evaluation.classification_evaluator import Answered, CellEvaluator, positive_class, read_answers

@@ -13,7 +13,7 @@ from detectron2.utils.events import EventStorage
 from sklearn.metrics import log_loss
 from torch import nn
 
-from cervical_d2.checkpoint.convert import convert
+from cervical_d2.checkpoint.conversion.convert import convert
 from cervical_d2.config import load_config
 from cervical_d2.errors import UserError
 from cervical_d2.modeling.classifier import CellClassifier, classification_loss, layers_from

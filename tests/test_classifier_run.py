@@ -10,9 +10,9 @@ from detectron2.solver import build_lr_scheduler
 from test_resume import Killed, history, kill_at, states, unequal
 
 from cervical_d2.config import load_config
+from cervical_d2.curation.folds import divide
 from cervical_d2.data.cell_augmentation import CellMapper, resize
-from cervical_d2.data.folds import divide
-from cervical_d2.data.labels import labeled_records, labels_of
+from cervical_d2.data.cell_records import labeled_records, labels_of
 from cervical_d2.engine.cross_validation import config_of
 from cervical_d2.engine.schedule import resolve_schedule
 from cervical_d2.engine.setup import prepare

@@ -10,7 +10,7 @@ from conftest import write_tiny
 from cervical_d2 import Detector
 from cervical_d2.checkpoint.checkpointer import CervicalCheckpointer
 from cervical_d2.config import load_config
-from cervical_d2.data.folds import divide
+from cervical_d2.curation.folds import divide
 from cervical_d2.engine.cross_validation import config_of
 from cervical_d2.engine.setup import prepare
 from cervical_d2.engine.trainer import Trainer

@@ -8,13 +8,13 @@ from box_arrays import found_of, truth_of
 from test_protocols_pycocotools import random_scene
 from test_published import reference_iou
 
-from cervical_d2.data.definition import read_label_map
+from cervical_d2.datasets.definition import read_label_map
 from cervical_d2.errors import UserError
 from cervical_d2.evaluation.calibration import bins_of, calibration_error, reliability
 from cervical_d2.evaluation.confusion import calls, confusion_matrix, mean_cost
 from cervical_d2.evaluation.error_types import KINDS, error_table, error_types
 from cervical_d2.evaluation.matching import match_coco
-from cervical_d2.evaluation.published import ANY_AREA, IOU_50
+from cervical_d2.evaluation.protocols import ANY_AREA, IOU_50
 from cervical_d2.evaluation.severity import OWN, read_severity
 from cervical_d2.evaluation.strata import neighbors, recall_of, strata
 

@@ -11,12 +11,12 @@ from conftest import ROOT, SHARED, listing, real_data
 from detectron2.data import transforms as T
 from test_anchor_clusters import plain_iou
 
+from cervical_d2.anchors.grid import config_anchors
+from cervical_d2.anchors.study import training_boxes, training_sizes
 from cervical_d2.config import load_config
+from cervical_d2.curation.statistics import arrays_of
 from cervical_d2.data.resize import scaled_size
 from cervical_d2.errors import UserError
-from cervical_d2.report.anchor_fit import config_anchors
-from cervical_d2.report.anchor_study import training_boxes, training_sizes
-from cervical_d2.report.statistics import arrays_of
 
 sys.path.insert(0, str(ROOT / "tools"))
 

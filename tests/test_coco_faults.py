@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from cervical_d2.data.formats import Source
-from cervical_d2.data.reading import Split, read_source
+from cervical_d2.datasets.formats import Source
+from cervical_d2.datasets.reading import Split, read_source
 from cervical_d2.errors import UserError
 
 NAN = float("nan")

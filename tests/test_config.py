@@ -9,7 +9,7 @@ from detectron2.config import get_cfg
 
 from cervical_d2.config import add_cervical_config, load_config, load_dumped_config, packaged_configs
 from cervical_d2.config_keys import KEYS
-from cervical_d2.data.registry import resolve
+from cervical_d2.datasets.registry import resolve
 from cervical_d2.engine.schedule import resolve_schedule
 from cervical_d2.errors import UserError
 

@@ -8,7 +8,7 @@ import pytest
 
 from cervical_d2.config import load_config
 from cervical_d2.data.contrast import contrast_lines
-from cervical_d2.data.registry import resolve
+from cervical_d2.datasets.registry import resolve
 from cervical_d2.errors import UserError
 
 FROZEN = ("MODEL.WEIGHTS", "some.pth", "MODEL.RESNETS.NORM", "FrozenBN")

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from format_scenes import convert, write_scene
 
-from cervical_d2.data.conversion import read_files
-from cervical_d2.data.corrections import corrected
-from cervical_d2.data.formats import Source
+from cervical_d2.curation.conversion import read_files
+from cervical_d2.curation.corrections import corrected
+from cervical_d2.datasets.formats import Source
 
 
 def converted(*words: object) -> str:

@@ -13,8 +13,8 @@ from detectron2.structures import BoxMode
 
 from cervical_d2.config import load_config
 from cervical_d2.data.build import packed_records, records_of
-from cervical_d2.data.classes import ClassTable
-from cervical_d2.data.registry import class_names, register_all, register_file, resolve, resolve_all, splits_of
+from cervical_d2.datasets.classes import ClassTable
+from cervical_d2.datasets.registry import class_names, register_all, register_file, resolve, resolve_all, splits_of
 from cervical_d2.engine.setup import prepare
 from cervical_d2.errors import UserError
 

@@ -13,9 +13,9 @@ from conftest import ROOT, command, listing
 from matplotlib.axes import Axes
 
 from cervical_d2.config import load_config
-from cervical_d2.data.registry import resolve
+from cervical_d2.datasets.registry import resolve
 from cervical_d2.errors import UserError
-from cervical_d2.report.dataset_report import study, write_report
+from cervical_d2.report.dataset_report import collect_statistics, write_statistics
 from cervical_d2.report.page import Picture, Section, page
 from cervical_d2.report.plots import class_figure
 from cervical_d2.report.tables import Table
@@ -58,7 +58,7 @@ def write_coco(folder: Path, classes: list[str], count: int) -> str:
 def test_report_of_two_splits_with_everything(tiny: Path):
     names = [resolve(f"{tiny}/data.yaml:{split}") for split in ("train", "val")]
     cfg = load_config(str(tiny / "config.yaml"))
-    text = write_report(study(names, cfg, "RGB"), tiny / "out", "of a test")
+    text = write_statistics(collect_statistics(names, cfg, "RGB"), tiny / "out", "of a test")
     drawn = ["anchors", "centers", "classes", "crowding", "pixels", "shapes", "sizes"]
     assert sorted(listing(tiny / "out")) == [*(f"{name}.png" for name in drawn), "statistics.html", "statistics.json"]
     train, val = json.loads((tiny / "out/statistics.json").read_text())
@@ -74,7 +74,7 @@ def test_report_of_two_splits_with_everything(tiny: Path):
 
 def test_page_needs_nothing_beside_it_and_shows_the_pictures(tiny: Path):
     name = resolve(f"{tiny}/data.yaml:train")
-    write_report(study([name], None, None), tiny / "out", "")
+    write_statistics(collect_statistics([name], None, None), tiny / "out", "")
     text = (tiny / "out/statistics.html").read_text()
     tags = Tags(text)
     assert tags.open == []
@@ -99,7 +99,9 @@ def test_names_from_files_are_no_markup():
 
 def test_split_without_images_and_with_one_class_unseen(tmp_path: Path):
     name = write_coco(tmp_path, ["seen", "never"], 4)
-    text = write_report(study([name], load_config("faster_rcnn_R_50_FPN.yaml"), None), tmp_path / "out", "")
+    text = write_statistics(
+        collect_statistics([name], load_config("faster_rcnn_R_50_FPN.yaml"), None), tmp_path / "out", ""
+    )
     (found,) = json.loads((tmp_path / "out/statistics.json").read_text())
     # 100 x 50 becomes 1333 x 667, held by 1333, so that 20 x 10 becomes 266.6 x 133.4: inside 362.0 x 181.0, p5's of
     # ratio 0.5, which has 65536 square px; around 181.0 x 90.5, p4's, which has 16384 and would give 0.46.
@@ -110,7 +112,7 @@ def test_split_without_images_and_with_one_class_unseen(tmp_path: Path):
 
 def test_split_without_any_box(tmp_path: Path):
     name = write_coco(tmp_path, ["seen"], 0)
-    write_report(study([name], load_config("faster_rcnn_R_50_FPN.yaml"), None), tmp_path / "out", "")
+    write_statistics(collect_statistics([name], load_config("faster_rcnn_R_50_FPN.yaml"), None), tmp_path / "out", "")
     (found,) = json.loads((tmp_path / "out/statistics.json").read_text())
     assert (found["boxes"], found["images without boxes"], found["overlap"]["any class"]["0.5"]) == (0, 1, None)
 
@@ -121,7 +123,7 @@ def test_split_without_any_box(tmp_path: Path):
 )
 def test_bars_say_their_numbers_and_are_logarithmic_where_classes_differ_much(tmp_path, boxes, scale, expected):
     name = write_coco(tmp_path, ["a", "b"], boxes)
-    (subject,) = study([name], None, None)
+    (subject,) = collect_statistics([name], None, None)
     label = subject.boxes.label.copy()
     label[0] = 1
     figure = class_figure([subject._replace(boxes=subject.boxes._replace(label=label))], scale)
@@ -134,7 +136,7 @@ def test_bars_say_their_numbers_and_are_logarithmic_where_classes_differ_much(tm
 def test_images_that_are_not_there_are_told_before_anything_is_written(tmp_path: Path):
     name = write_coco(tmp_path, ["a"], 1)
     with pytest.raises(UserError, match="bare_all: boxes without images; name their folder"):
-        study([name], None, "RGB")
+        collect_statistics([name], None, "RGB")
 
 
 @pytest.mark.parametrize(

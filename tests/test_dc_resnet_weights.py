@@ -14,8 +14,8 @@ from detectron2.modeling.backbone import build_resnet_backbone
 from torch import Tensor, nn
 
 from cervical_d2.checkpoint.checkpointer import CervicalCheckpointer
-from cervical_d2.checkpoint.convert import convert
-from cervical_d2.checkpoint.input_settings import resnet_name
+from cervical_d2.checkpoint.conversion.convert import convert
+from cervical_d2.checkpoint.conversion.input_settings import resnet_name
 from cervical_d2.config import load_config
 from cervical_d2.errors import UserError
 from cervical_d2.modeling.dc_resnet import DCResNet

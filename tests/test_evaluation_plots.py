@@ -61,7 +61,7 @@ def test_bars_of_reliability_are_shares_and_counts(analysis):
 
 
 def test_bars_of_errors_add_up_to_the_table(analysis):
-    scene = analysis.scene
-    table = error_table(analysis.errors, scene.truth, scene.detections, 0.4, 5)[:, 1:]
+    inputs = analysis.inputs
+    table = error_table(analysis.errors, inputs.truth, inputs.detections, 0.4, 5)[:, 1:]
     widths = np.array([bar.get_width() for bar in error_figure(analysis).axes[0].patches]).reshape(6, 5)
     assert widths.T.tolist() == table.tolist()

@@ -11,8 +11,8 @@ from conftest import SHARED, real_data
 from detectron2.data import DatasetCatalog
 from format_scenes import boxes, image, read, write
 
-from cervical_d2.data.reading import read_split
-from cervical_d2.data.registry import definition_of, resolve
+from cervical_d2.datasets.reading import read_split
+from cervical_d2.datasets.registry import definition_of, resolve
 from cervical_d2.errors import UserError
 
 YOLO_BOX = "0 0.5 0.25 0.2 0.1\n"  # in 100 x 80 px: 40..60, 16..24

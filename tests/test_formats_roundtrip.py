@@ -7,8 +7,8 @@ import pytest
 from conftest import SHARED, real_data
 from format_scenes import CLASSES, FORMATS, HELD, SIZES, facts, write_scene
 
-from cervical_d2.data.conversion import Reading, losses, read_files, write
-from cervical_d2.data.formats import Source, format_of
+from cervical_d2.curation.conversion import Reading, losses, read_files, write
+from cervical_d2.datasets.formats import Source, format_of
 from cervical_d2.errors import UserError
 
 

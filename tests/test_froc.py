@@ -7,7 +7,7 @@ from test_protocols_pycocotools import random_scene
 
 from cervical_d2.evaluation.froc import RATES, froc, lesions, operation_at, sensitivities
 from cervical_d2.evaluation.matching import match_coco
-from cervical_d2.evaluation.published import ANY_AREA, IOU_50
+from cervical_d2.evaluation.protocols import ANY_AREA, IOU_50
 from cervical_d2.evaluation.ranking import rankings
 from cervical_d2.evaluation.units import area_under_roc, rates_at, roc, units_of
 

@@ -16,7 +16,7 @@ from evaluator_scenes import box, found, record, run, temporary_data_sets
 from cervical_d2.config import load_config
 from cervical_d2.data.augmentation import CellRotation
 from cervical_d2.data.mapper import DetectionMapper, labeled_instances
-from cervical_d2.data.registry import resolve
+from cervical_d2.datasets.registry import resolve
 from cervical_d2.evaluation.evaluator import CervicalCOCOEvaluator
 from cervical_d2.modeling.unlabeled import Leniency
 from cervical_d2.structures import LabeledInstances, ignore_regions, in_ignore_region

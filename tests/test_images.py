@@ -7,8 +7,8 @@ import pytest
 from detectron2.data.detection_utils import read_image
 from PIL import Image
 
-from cervical_d2.data.images import ORIENTATION, Header, ImageFolder, image_fault, look_at, relative_name
-from cervical_d2.data.problems import KINDS
+from cervical_d2.datasets.images import ORIENTATION, Header, ImageFolder, image_fault, look_at, relative_name
+from cervical_d2.datasets.problems import KINDS
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ from test_trainer import train
 
 from cervical_d2 import Detector
 from cervical_d2.colors import COLORS
+from cervical_d2.draw import Box, draw_boxes
 from cervical_d2.errors import UserError
 from cervical_d2.inference.batch import find_images, picture_names, predict_images
-from cervical_d2.inference.draw import Box, draw_boxes
 
 
 @pytest.fixture

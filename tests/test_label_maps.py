@@ -6,9 +6,9 @@ import pytest
 from conftest import SHARED, command, listing, real_data
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from cervical_d2.data.classes import DROPPED, IGNORED, ClassTable
-from cervical_d2.data.definition import read_label_map
-from cervical_d2.data.registry import class_names, definition_of, resolve
+from cervical_d2.datasets.classes import DROPPED, IGNORED, ClassTable
+from cervical_d2.datasets.definition import read_label_map
+from cervical_d2.datasets.registry import class_names, definition_of, resolve
 from cervical_d2.errors import UserError
 
 # ComparisonDetector's 11 classes in Bethesda's six (organisms: no lesion; AGC: no squamous one), then in two.

@@ -10,7 +10,7 @@ from conftest import command
 from detectron2.data import DatasetCatalog
 
 from cervical_d2.data.pixels import pixel_statistics
-from cervical_d2.data.registry import resolve
+from cervical_d2.datasets.registry import resolve
 from cervical_d2.errors import UserError
 
 

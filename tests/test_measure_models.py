@@ -1,9 +1,9 @@
-"""What tools/measure_models.py counts, against counts by hand."""
+"""What tools/benchmarks/measure_models.py counts, against counts by hand."""
 
 from conftest import command
 
-import tools.measure_models as tool
-from tools.measure_models import measure, parse_args
+import tools.benchmarks.measure_models as tool
+from tools.benchmarks.measure_models import measure, parse_args
 
 NARROW = ("MODEL.FPN.OUT_CHANNELS", "16", "MODEL.ROI_BOX_HEAD.FC_DIM", "8", "MODEL.RESNETS.STEM_OUT_CHANNELS", "8")
 
@@ -32,7 +32,7 @@ def test_models_are_compared_to_the_first(monkeypatch, capsys):
 
 
 def test_a_config_that_is_not_there_is_one_line():
-    done = command("tools/measure_models.py", "nowhere.yaml", "--rounds", 1)
+    done = command("tools/benchmarks/measure_models.py", "nowhere.yaml", "--rounds", 1)
     assert done.returncode == 2
     assert "nowhere.yaml: no such config file" in done.stderr
     assert "Traceback" not in done.stderr

@@ -6,12 +6,13 @@ import cv2
 import numpy as np
 import pytest
 
-from cervical_d2.data.audits import candidates, planted
-from cervical_d2.data.audits.candidates import find_candidates
-from cervical_d2.data.audits.keypoints import Keypoints, describe, fingerprint
-from cervical_d2.data.audits.overlaps import Image, find_overlaps
-from cervical_d2.data.audits.registration import correlate, overlap_outline, register
-from cervical_d2.data.synthetic import draw_scene
+from cervical_d2.curation.audits import candidates
+from cervical_d2.curation.audits.candidates import find_candidates
+from cervical_d2.curation.audits.keypoints import Keypoints, describe, fingerprint
+from cervical_d2.curation.audits.overlaps import Image, find_overlaps
+from cervical_d2.curation.audits.registration import correlate, overlap_outline, register
+from cervical_d2.demo.scenes import draw_scene
+from tools.benchmarks import planted
 
 FIELDS, SIZE = 4, 320
 

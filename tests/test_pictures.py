@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cervical_d2.colors import COLORS
-from cervical_d2.data.registry import resolve
+from cervical_d2.datasets.registry import resolve
 from cervical_d2.errors import UserError
 from cervical_d2.report.pictures import GAP, draw_results, strip
 

@@ -17,10 +17,10 @@ from faulty_sets import (
 )
 from PIL import Image
 
-from cervical_d2.data.conversion import fitted
-from cervical_d2.data.formats import format_of
-from cervical_d2.data.inspection import check_all
-from cervical_d2.data.problems import KINDS, Place
+from cervical_d2.curation.conversion import fitted
+from cervical_d2.curation.inspection import check_all
+from cervical_d2.datasets.formats import format_of
+from cervical_d2.datasets.problems import KINDS, Place
 
 SIZELESS = ("yolo", "geojson", "tianchi", "folders")
 BY_NAME = ("voc", "csv", "geojson", "tianchi", "folders")

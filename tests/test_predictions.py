@@ -7,11 +7,11 @@ import pytest
 from conftest import command
 from detectron2.data import DatasetCatalog
 
-from cervical_d2.data.registry import resolve
+from cervical_d2.datasets.registry import resolve
 from cervical_d2.errors import UserError
 from cervical_d2.evaluation.bootstrap import Interval
 from cervical_d2.evaluation.comparison import Difference, verdict
-from cervical_d2.evaluation.loading import load_scenes
+from cervical_d2.evaluation.loading import load_inputs
 from cervical_d2.evaluation.predictions import read_predictions
 
 ROW = {"image_id": 10, "category_id": 5, "bbox": [1, 2, 3, 4], "score": 0.5}
@@ -60,8 +60,8 @@ def test_under_a_label_map_names_are_mapped_and_ignored_classes_left_out(tiny: P
     (tiny / "map.yaml").write_text("classes: [{abnormal: [hsil]}]\nignore: [ascus]\n")
     path = tiny / "found.json"
     path.write_text(json.dumps([ROW, {**ROW, "category_id": 7}]))
-    loaded = load_scenes(resolve(f"{tiny / 'data.yaml'}:val@{tiny / 'map.yaml'}"), [path])
-    assert loaded.scenes[0].detections.label.tolist() == [0]
+    loaded = load_inputs(resolve(f"{tiny / 'data.yaml'}:val@{tiny / 'map.yaml'}"), [path])
+    assert loaded.inputs[0].detections.label.tolist() == [0]
     assert any(note.startswith(f"{path}: left out 1 predictions of classes that tiny_val@") for note in loaded.notes)
 
 
@@ -103,7 +103,7 @@ def test_truth_without_images_is_refused(tiny: Path):
     (tiny / "val.json").write_text(json.dumps({**document, "images": [], "annotations": []}))
     (tiny / "found.json").write_text("[]")
     with pytest.raises(UserError, match="tiny_val: no image"):
-        load_scenes(resolve(f"{tiny / 'data.yaml'}:val"), [tiny / "found.json"])
+        load_inputs(resolve(f"{tiny / 'data.yaml'}:val"), [tiny / "found.json"])
 
 
 def rows_on_truth(tiny: Path, score: float):

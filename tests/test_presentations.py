@@ -13,12 +13,12 @@ from detectron2.data import DatasetCatalog
 from cervical_d2.config import load_config
 from cervical_d2.data.build import build_train_loader, records_of
 from cervical_d2.data.loader import BatchPlan
-from cervical_d2.data.registry import resolve
+from cervical_d2.datasets.registry import resolve
+from cervical_d2.draw import COLORS, IGNORED, Box, draw_boxes
 from cervical_d2.errors import UserError
-from cervical_d2.inference.draw import COLORS, IGNORED, Box, draw_boxes
-from cervical_d2.report import presentations as module
+from cervical_d2.report import training_samples as module
 from cervical_d2.report.pictures import GAP, sheet, spread
-from cervical_d2.report.presentations import LEGIBLE, draw_presentations, draw_truth, presentations, presented
+from cervical_d2.report.training_samples import LEGIBLE, draw_training_samples, draw_truth, presented, training_samples
 
 sys.path.insert(0, str(ROOT / "tools"))
 
@@ -37,7 +37,7 @@ def read(path: Path) -> np.ndarray:
 
 def test_times_are_the_first_in_the_plan():
     plan = BatchPlan(5, 2, seed=0)
-    found = presentations(plan, [3, 1], 2)
+    found = training_samples(plan, [3, 1], 2)
     every = [(iteration, *pair) for iteration in range(20) for pair in plan.batch_at(iteration)]
     for image in (3, 1):
         assert found[image] == [(iteration, position) for iteration, position, i in every if i == image][:2]
@@ -55,7 +55,7 @@ def test_drawn_is_what_training_presents(tiny: Path, monkeypatch):
 
     monkeypatch.setattr(module, "presented", spy)
     np.random.seed(7)  # of no influence
-    draw_presentations(resolve(f"{tiny}/data.yaml:train"), tiny / "out", config(tiny), 3, 2)
+    draw_training_samples(resolve(f"{tiny}/data.yaml:train"), tiny / "out", config(tiny), 3, 2)
     assert len(drawn) == 6
     for iteration, sample in drawn:
         expected = trained[iteration, sample["image_id"]]
@@ -72,7 +72,7 @@ def test_another_seed_presents_otherwise_and_a_split_that_is_not_trained_on_stan
     pictures = {}
     for split, seed in (("train", 0), ("train", 1), ("val", 0)):
         cfg = config(tiny, "SEED", str(seed))
-        files = draw_presentations(resolve(f"{tiny}/data.yaml:{split}"), tiny / f"{split}{seed}", cfg, 2)
+        files = draw_training_samples(resolve(f"{tiny}/data.yaml:{split}"), tiny / f"{split}{seed}", cfg, 2)
         assert [path.name for path in files] == [
             "sheet.png",
             f"{split}0.png",
@@ -86,7 +86,7 @@ def test_another_seed_presents_otherwise_and_a_split_that_is_not_trained_on_stan
 def test_colors_are_right_in_either_order_of_channels(tiny: Path, image_format):
     cfg = config(tiny, "INPUT.FORMAT", image_format, "INPUT.MIN_SIZE_TRAIN", "(64,)", "INPUT.RANDOM_ROT90", "False")
     cfg.INPUT.RANDOM_FLIP = "none"
-    draw_presentations(resolve(f"{tiny}/data.yaml:train"), tiny / "out", cfg, 6, 1)
+    draw_training_samples(resolve(f"{tiny}/data.yaml:train"), tiny / "out", cfg, 6, 1)
     # train1.png: 96 x 64, the same size for the network; hsil is painted (140, 60, 120) in RGB (conftest.coco_of).
     image = read(tiny / "out/train1.png")
     left, right = image[-64:, :96], image[-64:, 96 + GAP :]

@@ -14,11 +14,11 @@ from detectron2.structures import Boxes, BoxMode, ImageList, Instances
 from small_model import SMALL
 from test_trainer import train
 
-from cervical_d2.data.registry import resolve
+from cervical_d2.datasets.registry import resolve
 from cervical_d2.errors import UserError
-from cervical_d2.inference import proposals
+from cervical_d2.evaluation import proposals
+from cervical_d2.evaluation.proposals import ProposalRecall, proposal_recall, propose, recall_table
 from cervical_d2.inference.detector import Detector
-from cervical_d2.inference.proposals import ProposalRecall, proposal_recall, propose, recall_table
 
 MAIN = runpy.run_path(str(ROOT / "tools/proposal_recall.py"))["main"]
 SPLIT = "proposal_recall_val"

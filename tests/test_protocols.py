@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from box_arrays import found_of, truth_of
 
+from cervical_d2.evaluation.coco import class_metrics, coco_tables, paper_metrics, summarize_coco
 from cervical_d2.evaluation.matching import select
-from cervical_d2.evaluation.protocols import class_metrics, coco_tables, paper_metrics, summarize_coco
 
 
 def test_a_wrong_box_between_two_right_ones_by_hand():
@@ -129,7 +129,7 @@ import sys, types
 for name, path in (("cervical_d2", sys.argv[1]), ("cervical_d2.evaluation", sys.argv[1] + "/evaluation")):
     sys.modules[name] = types.ModuleType(name)
     sys.modules[name].__path__ = [path]
-import cervical_d2.evaluation.protocols
+import cervical_d2.evaluation.coco
 print(*sorted({"detectron2", "torch", "pycocotools", "numpy"} & set(sys.modules)))
 """
     package = Path(__file__).parents[1] / "cervical_d2"

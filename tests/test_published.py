@@ -5,10 +5,10 @@ import pytest
 from box_arrays import found_of, truth_of
 from test_protocols_pycocotools import random_scene
 
+from cervical_d2.evaluation.coco import class_metrics, coco_tables
 from cervical_d2.evaluation.curves import mean
 from cervical_d2.evaluation.matching import select
-from cervical_d2.evaluation.protocols import class_metrics, coco_tables
-from cervical_d2.evaluation.published import PROTOCOLS, Protocol, averages, protocol_rankings
+from cervical_d2.evaluation.protocols import PROTOCOLS, Protocol, averages, protocol_rankings
 
 BY_NAME = {protocol.name: protocol for protocol in PROTOCOLS}
 ALL = {"score": -1.0, "nms": 1.0, "cap": 10**6}  # so that every detection counts

@@ -13,8 +13,8 @@ from small_model import RETINANET, SMALL
 from torch.multiprocessing.spawn import ProcessExitedException
 
 from cervical_d2.checkpoint.safe_load import load_file
-from cervical_d2.engine.endings import Report, explained, report_of
-from cervical_d2.engine.launch import Place, first_host, place_from, restarted
+from cervical_d2.engine.processes.endings import Report, error_of_ranks, report_of
+from cervical_d2.engine.processes.launch import Place, first_host, place_from, restarted
 from cervical_d2.errors import MachineError, UserError
 
 # Four images in a batch; without BatchNorm, whose statistics are those of a process's own images, and all of one size,
@@ -125,16 +125,16 @@ def test_a_mistake_that_one_rank_finds_ends_all_and_is_told_once(tiny: Path, cap
 def test_a_killed_rank_is_named_before_what_another_said_of_it(tmp_path: Path):
     report_of(tmp_path, 0).write_text(json.dumps(Report("UserError", 2, "a mistake")))
     killed = ProcessExitedException("", error_index=1, error_pid=9, exit_code=-9, signal_name="SIGKILL")
-    assert "rank 1 died of SIGKILL" in str(explained(killed, tmp_path, range(2), []))
+    assert "rank 1 died of SIGKILL" in str(error_of_ranks(killed, tmp_path, range(2), []))
     ended = ProcessExitedException("", error_index=1, error_pid=9, exit_code=2)
-    assert str(explained(ended, tmp_path, range(2), [])) == "a mistake"
+    assert str(error_of_ranks(ended, tmp_path, range(2), [])) == "a mistake"
 
 
 def test_of_ranks_that_said_nothing_the_one_that_ended_first_is_named(tmp_path: Path):
     ended = ProcessExitedException("", error_index=1, error_pid=9, exit_code=7)
-    assert "rank 1 died" in str(explained(ended, tmp_path, range(2), []))
+    assert "rank 1 died" in str(error_of_ranks(ended, tmp_path, range(2), []))
     report_of(tmp_path, 1).write_text(json.dumps(Report("CompanionLost", 3, "another is gone")))
-    assert "rank 0 died" in str(explained(ended, tmp_path, range(2), []))
+    assert "rank 0 died" in str(error_of_ranks(ended, tmp_path, range(2), []))
 
 
 def test_ranks_leave_together(tmp_path: Path):

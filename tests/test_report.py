@@ -11,10 +11,10 @@ from conftest import command, listing
 from test_predictions import rows_on_truth
 
 from cervical_d2.config import load_config
-from cervical_d2.data.registry import resolve
+from cervical_d2.datasets.registry import resolve
 from cervical_d2.errors import UserError
 from cervical_d2.evaluation.severity import OWN
-from cervical_d2.report.evaluation_report import Options, write_report, write_reports
+from cervical_d2.report.evaluation_report import Options, write_evaluation_report, write_reports
 from cervical_d2.report.run_sections import Evaluated, evaluated
 
 OPTIONS = Options(samples=20)
@@ -58,7 +58,7 @@ def test_the_tool_writes_a_page_its_figures_and_pictures(tiny: Path, found: Path
 
 
 def test_the_gallery_shows_each_verdict(tiny: Path, found: Path):
-    path, _ = write_report(dataset(tiny), [Evaluated("m", found)], tiny / "report", OPTIONS)
+    path, _ = write_evaluation_report(dataset(tiny), [Evaluated("m", found)], tiny / "report", OPTIONS)
     gallery = gallery_of(path.read_text())
     assert gallery["classes"] == ["ascus", "hsil"]
     first, second, _ = gallery["images"]
@@ -73,7 +73,7 @@ def test_the_gallery_shows_each_verdict(tiny: Path, found: Path):
 def test_two_models_are_compared_and_shown_side_by_side(tiny: Path, found: Path):
     (tiny / "less.json").write_text(json.dumps(rows_on_truth(tiny, 0.9)[:1]))
     sources = [Evaluated("new", found), Evaluated("old", tiny / "less.json")]
-    text = write_report(dataset(tiny), sources, tiny / "report", OPTIONS)[0].read_text()
+    text = write_evaluation_report(dataset(tiny), sources, tiny / "report", OPTIONS)[0].read_text()
     # old: one of two ascus (51 of 101 levels), no hsil.
     expected = 100 * (1 + 2 / 3) / 2 - 100 * 51 / 101 / 2
     assert f"mAP: new is better ({expected:+.2f}," in text
@@ -84,24 +84,24 @@ def test_two_models_are_compared_and_shown_side_by_side(tiny: Path, found: Path)
 
 
 def test_a_second_report_takes_the_place_of_the_first(tiny: Path, found: Path):
-    write_report(dataset(tiny), [Evaluated("m", found)], tiny / "report", OPTIONS)
+    write_evaluation_report(dataset(tiny), [Evaluated("m", found)], tiny / "report", OPTIONS)
     (tiny / "report/images/stale.jpg").write_bytes(b"of another data set")
-    write_report(dataset(tiny), [Evaluated("m", found)], tiny / "report", OPTIONS)
+    write_evaluation_report(dataset(tiny), [Evaluated("m", found)], tiny / "report", OPTIONS)
     assert not (tiny / "report/images/stale.jpg").exists()
 
 
 def test_a_folder_of_something_else_is_left_alone(tiny: Path, found: Path):
     with pytest.raises(UserError, match="images: holds something else"):
-        write_report(dataset(tiny), [Evaluated("m", found)], tiny / "images", OPTIONS)
+        write_evaluation_report(dataset(tiny), [Evaluated("m", found)], tiny / "images", OPTIONS)
     assert len(listing(tiny / "images")) == 9
 
 
 def test_what_fails_leaves_the_report_that_is_there(tiny: Path, found: Path):
-    write_report(dataset(tiny), [Evaluated("m", found)], tiny / "report", OPTIONS)
+    write_evaluation_report(dataset(tiny), [Evaluated("m", found)], tiny / "report", OPTIONS)
     before = listing(tiny / "report")
     (tiny / "images/val2.png").write_bytes((tiny / "images/val2.png").read_bytes()[:99])
     with pytest.raises(UserError, match=r"val2\.png"):
-        write_report(dataset(tiny), [Evaluated("m", found)], tiny / "report", OPTIONS)
+        write_evaluation_report(dataset(tiny), [Evaluated("m", found)], tiny / "report", OPTIONS)
     assert listing(tiny / "report") == before
     assert not [path for path in tiny.iterdir() if path.name.startswith(".report")]
 
@@ -151,7 +151,9 @@ def test_a_run_shows_how_it_learned_and_a_report_follows_by_config(tiny: Path, f
 def test_a_users_table_of_severities_counts(tiny: Path, found: Path):
     table = tiny / "severity.yaml"
     table.write_text(OWN.read_text().replace("ascus, ASC-US, ", ""))
-    path, notes = write_report(dataset(tiny), [Evaluated("m", found)], tiny / "r", OPTIONS._replace(severity=table))
+    path, notes = write_evaluation_report(
+        dataset(tiny), [Evaluated("m", found)], tiny / "r", OPTIONS._replace(severity=table)
+    )
     assert notes == [f"{table}: no grade for ascus, which counts as a lesion of grade 1"]
     assert os.fspath(path) == os.fspath(tiny / "r/index.html")
 
@@ -159,7 +161,9 @@ def test_a_users_table_of_severities_counts(tiny: Path, found: Path):
 def test_a_region_to_ignore_is_shown_once(tiny: Path, found: Path):
     (tiny / "map.yaml").write_text("classes: [hsil, {other: [lsil]}]\nignore: [ascus]\n")
     name = resolve(f"{tiny / 'data.yaml'}:val@{tiny / 'map.yaml'}")
-    images = gallery_of(write_report(name, [Evaluated("m", found)], tiny / "r", OPTIONS)[0].read_text())["images"]
+    images = gallery_of(write_evaluation_report(name, [Evaluated("m", found)], tiny / "r", OPTIONS)[0].read_text())[
+        "images"
+    ]
     # Each image but the first has an ascus and an hsil.
     assert [sorted(row[4] for row in image["truth"]) for image in images] == [[], [-1, 0], [-1, 0]]
 

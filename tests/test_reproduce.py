@@ -15,7 +15,7 @@ from cervical_d2.papers import quick
 from cervical_d2.papers.detectors import done, predictions
 from cervical_d2.papers.experiments import Job, jobs, make_plan, parse_table, run_jobs
 from cervical_d2.papers.outcomes import markdown
-from cervical_d2.papers.tables import DETECTION
+from cervical_d2.papers.tables import DETECTORS
 from cervical_d2.report.pictures import GAP
 
 
@@ -171,8 +171,8 @@ def test_the_tool_trains_reports_and_goes_on(tiny: Path, monkeypatch, capfd):
 
     config = (tiny / "config.yaml").read_text()
     (tiny / "config.yaml").write_text(config.replace("MAX_ITER: 4", "MAX_ITER: 1") + "SEED: 0\n")
-    monkeypatch.setitem(quick.QUICK[DETECTION], "tiny", str(tiny / "config.yaml"))
-    monkeypatch.setitem(parse_table("xu:8")[0].floors[DETECTION], "tiny", 0)
+    monkeypatch.setitem(quick.QUICK[DETECTORS], "tiny", str(tiny / "config.yaml"))
+    monkeypatch.setitem(parse_table("xu:8")[0].floors[DETECTORS], "tiny", 0)
     (tiny / "weights").mkdir()
     baseline = make_plan(*parse_table("xu:8"), quick="tiny").baseline
     model = build_model(load_config(baseline.config, baseline.options))

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from detectron2.data import transforms as T
 
+from cervical_d2.anchors.grid import network_scale
 from cervical_d2.config import load_config
 from cervical_d2.data import mapper
 from cervical_d2.data.resize import OpenCVResize, Resize, scaled_size
-from cervical_d2.report.anchor_fit import network_scale
 
 MM = ["INPUT.RESIZE_ROUNDING", "mmdetection"]
 CV = ["INPUT.RESIZE_BY", "opencv"]

@@ -15,10 +15,10 @@ from test_trainer import train
 
 from cervical_d2.data.build import build_test_loader
 from cervical_d2.data.corruptions import CORRUPTIONS, STRENGTHS
-from cervical_d2.data.registry import resolve
+from cervical_d2.datasets.registry import resolve
 from cervical_d2.evaluation.evaluator import CervicalCOCOEvaluator
+from cervical_d2.evaluation.robustness import PLAN
 from cervical_d2.inference.detector import Detector
-from cervical_d2.inference.robustness import PLAN
 
 MAIN = runpy.run_path(str(ROOT / "tools/robustness.py"))["main"]
 IMAGES = 3  # of the split tiny_val

@@ -10,9 +10,9 @@ import pytest
 from cervical_d2.data.build import records_of
 from cervical_d2.data.corruptions import CORRUPTIONS, STRENGTHS, corrupted
 from cervical_d2.data.mapper import read_image
-from cervical_d2.data.registry import resolve
+from cervical_d2.datasets.registry import resolve
+from cervical_d2.evaluation.robustness import PLAN, UNDISTURBED, Split, disturbed_images, evaluate, open_split
 from cervical_d2.inference.detector import Detection
-from cervical_d2.inference.robustness import PLAN, UNDISTURBED, Split, disturbed_images, evaluate, open_split
 from cervical_d2.report.robustness import BAR, SIDE, corruption_sheet, robustness_figure, robustness_table
 
 IMAGES = 3  # of the split tiny_val

@@ -10,8 +10,8 @@ from detectron2.data import transforms as T
 
 from cervical_d2.data.augmentation import CellRotation, RandomCellRotation
 from cervical_d2.data.mapper import DetectionMapper
-from cervical_d2.data.registry import resolve
-from cervical_d2.data.synthetic import draw_scene
+from cervical_d2.datasets.registry import resolve
+from cervical_d2.demo.scenes import draw_scene
 
 PAPER = (230, 220, 240)
 

@@ -13,9 +13,9 @@ from test_trainer import trainer_of
 
 from cervical_d2.config import load_config
 from cervical_d2.data.build import packed_records, records_of
-from cervical_d2.data.registry import resolve
+from cervical_d2.datasets.registry import resolve
 from cervical_d2.engine import run_folder
-from cervical_d2.engine.run_folder import fingerprint, git_state, open_folder, starts
+from cervical_d2.engine.run_folder import data_fingerprint, git_state, open_folder, starts
 from cervical_d2.engine.setup import prepare
 from cervical_d2.report.run_comparison import comparison, curves, read_run
 
@@ -34,7 +34,7 @@ def test_each_start_is_recorded(tiny: Path, monkeypatch):
     assert first["command"].endswith("train_net.py --config-file 'a b.yaml'")
     assert (first["seed"], first["processes"], first["resumes"]) == (7, 1, False)
     assert first["packages"]["numpy"]
-    assert first["data"]["tiny_train"] == fingerprint(records_of((resolve(f"{tiny}/data.yaml:train"),)))
+    assert first["data"]["tiny_train"] == data_fingerprint(records_of((resolve(f"{tiny}/data.yaml:train"),)))
     opened(tiny, "SEED", 7, resume=True)
     assert [start["resumes"] for start in starts(tiny / "run")] == [False, True]
 
@@ -65,7 +65,7 @@ def test_drawn_seed_is_kept_by_a_resume(tiny: Path):
 def test_fingerprint_follows_the_data_and_not_their_place(tiny: Path):
     def found() -> dict:
         packed_records.cache_clear()
-        return fingerprint(records_of((resolve(f"{tiny}/data.yaml:val"),)))
+        return data_fingerprint(records_of((resolve(f"{tiny}/data.yaml:val"),)))
 
     first = found()
     assert (first["images"], first["annotations"]) == (3, 4)

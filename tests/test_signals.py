@@ -18,10 +18,10 @@ from test_resume import history, states, unequal
 from test_trainer import train, trainer_of
 
 from cervical_d2.checkpoint.safe_load import load_file
-from cervical_d2.engine import signals
-from cervical_d2.engine.faults import told_in_one_line
 from cervical_d2.engine.metrics import JsonLines
-from cervical_d2.engine.signals import StopRequest
+from cervical_d2.engine.processes import signals
+from cervical_d2.engine.processes.faults import told_in_one_line
+from cervical_d2.engine.processes.signals import StopRequest
 from cervical_d2.errors import Interrupted, MachineError, UserError
 
 LONG = (*SMALL, "SOLVER.MAX_ITER", 6, "SOLVER.CHECKPOINT_PERIOD", 5, "TEST.EVAL_PERIOD", 3, "DATALOADER.NUM_WORKERS", 2)

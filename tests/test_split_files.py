@@ -10,9 +10,9 @@ import pytest
 from conftest import ROOT, command, listing
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from cervical_d2.data.pooling import pool
-from cervical_d2.data.registry import resolve
-from cervical_d2.data.split_files import divide_pool, fold_ratios, parse_ratios, table, write_splits
+from cervical_d2.curation.pooling import pool
+from cervical_d2.curation.split_files import divide_pool, fold_ratios, parse_ratios, table, write_splits
+from cervical_d2.datasets.registry import resolve
 from cervical_d2.errors import UserError
 
 NAMES = ["lsil", "hsil", "scc"]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cervical_d2.data.splitting import deviation, divide, held, random_division, stratify
+from cervical_d2.curation.splitting import deviation, divide, held, random_division, stratify
 
 RATIOS = np.array([0.7, 0.15, 0.15])
 

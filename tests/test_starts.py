@@ -4,10 +4,11 @@ import pytest
 from conftest import ROOT
 from detectron2.modeling import build_model
 
+from cervical_d2.checkpoint.published_weights import read_weights
 from cervical_d2.config import config_path, differences, load_config, set_num_classes
 from cervical_d2.errors import UserError
 from cervical_d2.papers.experiments import make_plan, parse_table
-from cervical_d2.papers.tables import read_paper, read_weights
+from cervical_d2.papers.tables import read_paper
 
 PAPER = read_paper("starts")
 ROWS = {row.config: row for rows in PAPER.rows.values() for row in rows}

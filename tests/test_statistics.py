@@ -7,12 +7,10 @@ import cv2
 import numpy as np
 import pytest
 
+from cervical_d2.anchors.grid import config_anchors, fit_anchors, network_scale
+from cervical_d2.anchors.kmeans import best_anchor
 from cervical_d2.config import load_config
-from cervical_d2.data.anchor_clusters import best_anchor
-from cervical_d2.data.pixels import pixel_statistics
-from cervical_d2.errors import UserError
-from cervical_d2.report.anchor_fit import config_anchors, fit_anchors, network_scale
-from cervical_d2.report.statistics import (
+from cervical_d2.curation.statistics import (
     arrays_of,
     boxes_per_image,
     center_map,
@@ -22,7 +20,9 @@ from cervical_d2.report.statistics import (
     overlaps,
     share,
 )
-from cervical_d2.report.summary import describe, subject_of
+from cervical_d2.data.pixels import pixel_statistics
+from cervical_d2.errors import UserError
+from cervical_d2.report.summary import describe, split_statistics
 
 
 def record(width: int, height: int, *annotations: tuple, **extra: object) -> dict:
@@ -137,13 +137,13 @@ def test_fit_is_measured_at_the_size_of_the_network():
     # 400 becomes 800, so 32 becomes 64: exactly the middle one of p3's three.
     assert fit.side.tolist() == [[64, 64]]
     assert (fit.iou.tolist(), fit.anchor.tolist()) == ([1], [4])
-    document = describe(subject_of(split, fit))
+    document = describe(split_statistics(split, fit))
     assert document["anchors"]["all"] == {"mean": 1, "0.5": 1, "0.7": 1}
     assert document["anchors"]["levels"]["p3"]["share"] == 1
 
 
 def test_document_holds_the_numbers_by_hand():
-    document = describe(subject_of(SPLIT))
+    document = describe(split_statistics(SPLIT))
     assert document["image size"] == {"mean": [120, 70], "min": [60, 50], "max": [200, 100]}  # 360 / 3 and 210 / 3
     assert (document["images"], document["images without boxes"], document["boxes"]) == (3, 1, 4)
     assert (document["ignore regions"], document["centers"]) == (1, 1)
@@ -184,6 +184,6 @@ def test_a_million_boxes_take_seconds():
         box=np.hstack([corner, corner + rng.uniform(5, 90, (1_000_000, 2))]),
     )
     start = time.perf_counter()
-    document = describe(subject_of(split, fit_anchors(split, load_config("faster_rcnn_R_50_FPN.yaml"))))
+    document = describe(split_statistics(split, fit_anchors(split, load_config("faster_rcnn_R_50_FPN.yaml"))))
     assert document["boxes"] == 1_000_000
     assert time.perf_counter() - start < 30

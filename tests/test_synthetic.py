@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
-from cervical_d2.data import synthetic
-from cervical_d2.data.synthetic import CLASSES, Cell, Scene, draw_scene, write_dataset
+from cervical_d2.demo import scenes as drawing
+from cervical_d2.demo.scenes import CLASSES, Cell, Scene, draw_scene, write_dataset
 from cervical_d2.errors import UserError
 
 few = settings(max_examples=8, deadline=None, derandomize=True)
@@ -150,7 +150,7 @@ def test_an_interrupted_write_leaves_nothing(tmp_path, monkeypatch, interruption
             raise interruption
         return draw_scene(seed, split, index, size)
 
-    monkeypatch.setattr(synthetic, "draw_scene", draw_two)
+    monkeypatch.setattr(drawing, "draw_scene", draw_two)
     with pytest.raises(interruption):
         write_dataset(tmp_path / "demo", scenes={"train": 4}, size=96)
     assert list(tmp_path.iterdir()) == []
@@ -161,7 +161,7 @@ def test_of_two_processes_drawing_at_once_one_wins(tmp_path, monkeypatch) -> Non
         (tmp_path / "demo" / "train").mkdir(parents=True)
         return draw_scene(*scene)
 
-    monkeypatch.setattr(synthetic, "draw_scene", draw_and_be_overtaken)
+    monkeypatch.setattr(drawing, "draw_scene", draw_and_be_overtaken)
     write_dataset(tmp_path / "demo", scenes={"train": 1}, size=96)
     assert [path.name for path in tmp_path.rglob("*")] == ["demo", "train"]
 

@@ -15,7 +15,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from cervical_d2.data.synthetic import CLASSES, Cell, Scene, draw_scene
+from cervical_d2.demo.scenes import CLASSES, Cell, Scene, draw_scene
 
 Field = Callable[[np.ndarray], np.ndarray]
 

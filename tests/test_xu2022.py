@@ -9,10 +9,11 @@ from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 
+from cervical_d2.checkpoint.published_weights import read_weights
 from cervical_d2.config import differences, load_config, set_num_classes
 from cervical_d2.engine.setup import prepare
 from cervical_d2.errors import UserError
-from cervical_d2.papers.tables import read_paper, read_weights
+from cervical_d2.papers.tables import read_paper
 
 PAPER = read_paper("xu2022")
 ROWS = {row.config: row for rows in PAPER.rows.values() for row in rows if row.config}

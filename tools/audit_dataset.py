@@ -27,7 +27,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def run(args: argparse.Namespace) -> int:
     """Look, then write; returns the status."""
-    from cervical_d2.data.audits.audit import audit, report
+    from cervical_d2.curation.audits.audit import audit, report
     from cervical_d2.report.audit_sheets import write_audit
 
     found = audit(args.datasets, args.only, args.within)

@@ -35,8 +35,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def run(args: argparse.Namespace) -> int:
     """Check, print, write what is asked for."""
-    from cervical_d2.data import inspection
-    from cervical_d2.data.formats import Source
+    from cervical_d2.curation import inspection
+    from cervical_d2.datasets.formats import Source
 
     if args.dataset:
         targets = inspection.targets_named(args.dataset)
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     report = inspection.check_all(targets)
     print("\n".join(report.lines()))
     if args.json:
-        inspection.write_report(report, args.json)
+        inspection.write_findings(report, args.json)
     if args.drop_invalid:
         print(inspection.write_repaired(report, args.drop_invalid))
     return 0 if report.clean else 2

@@ -37,9 +37,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def run(args: argparse.Namespace) -> None:
     """Read, cluster, tell; the pictures are written last."""
+    from cervical_d2.anchors.study import Clustering, boxes_of_file, boxes_of_split, study_anchors
     from cervical_d2.config import load_config
     from cervical_d2.report.anchor_report import as_text, write_study
-    from cervical_d2.report.anchor_study import Clustering, boxes_of_file, boxes_of_split, study
 
     cfg = load_config(args.config_file or BASE)
     if args.min_size or not args.config_file:
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> None:
     cfg.INPUT.MAX_SIZE_TRAIN = args.max_size or cfg.INPUT.MAX_SIZE_TRAIN
     boxes = boxes_of_file(args.annotations) if args.annotations else boxes_of_split(args.dataset)
     how = Clustering(args.update, args.restarts, args.seed)
-    found = study(boxes, cfg, args.num_anchors, how, args.sweep)
+    found = study_anchors(boxes, cfg, args.num_anchors, how, args.sweep)
     print(as_text(found))
     if args.output:
         print("wrote", *write_study(found, args.output), file=sys.stderr)

@@ -29,22 +29,22 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def run(args: argparse.Namespace) -> None:
     """Read both, compare, tell."""
-    from cervical_d2.data.registry import resolve
+    from cervical_d2.datasets.registry import resolve
     from cervical_d2.errors import UserError
     from cervical_d2.evaluation.analysis import Analysis
     from cervical_d2.evaluation.bootstrap import measure
     from cervical_d2.evaluation.comparison import compare, document, text, verdict
-    from cervical_d2.evaluation.loading import load_scenes
+    from cervical_d2.evaluation.loading import load_inputs
     from cervical_d2.evaluation.severity import OWN
     from cervical_d2.files import write_json
 
-    loaded = load_scenes(resolve(args.dataset), args.files, args.severity or OWN)
+    loaded = load_inputs(resolve(args.dataset), args.files, args.severity or OWN)
     for note in loaded.notes:
         print(note, file=sys.stderr)
-    analyses = [Analysis(scene, args.score) for scene in loaded.scenes]
+    analyses = [Analysis(one, args.score) for one in loaded.inputs]
     if args.figure not in (known := analyses[0].figures()):
         raise UserError(f"--figure {args.figure}: there are {', '.join(known)}")
-    found = compare(*(measure(item.figures, item.scene.units, args.samples, args.seed) for item in analyses))
+    found = compare(*(measure(item.figures, item.inputs.units, args.samples, args.seed) for item in analyses))
     names = [str(file) for file in args.files]
     print(text(found, names))
     print("\n" + verdict(next(item for item in found if item.name == args.figure), names, args.figure))

@@ -23,7 +23,7 @@ def run(args: argparse.Namespace) -> None:
     """Read all pixels, print."""
     from cervical_d2.data.build import records_of
     from cervical_d2.data.pixels import pixel_statistics
-    from cervical_d2.data.registry import resolve_all
+    from cervical_d2.datasets.registry import resolve_all
 
     names = resolve_all(args.dataset)
     records = records_of(tuple(names))

@@ -33,10 +33,10 @@ def run(args: argparse.Namespace) -> None:
 
     import torch
 
-    from cervical_d2.checkpoint.convert import convert
-    from cervical_d2.checkpoint.input_settings import as_yaml, resnet_name
+    from cervical_d2.checkpoint.conversion.convert import convert
+    from cervical_d2.checkpoint.conversion.input_settings import as_yaml, resnet_name
+    from cervical_d2.checkpoint.conversion.source import Options
     from cervical_d2.checkpoint.safe_load import load_file
-    from cervical_d2.checkpoint.source import Options
     from cervical_d2.errors import UserError
     from cervical_d2.files import write_bytes
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from cervical_d2.data.conversion import Reading
+    from cervical_d2.curation.conversion import Reading
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -35,7 +35,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def run(args: argparse.Namespace) -> None:
     """Read, tell what is wrong and what does not fit, write, say how much."""
-    from cervical_d2.data import conversion
+    from cervical_d2.curation import conversion
 
     form = conversion.writer_of(args.to, args.output)
     reading, lines = _updated(args) if args.update else (_read(args), [])
@@ -46,8 +46,8 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _read(args: argparse.Namespace, classes: Sequence[str] = ()) -> "Reading":
-    from cervical_d2.data import conversion
-    from cervical_d2.data.formats import Source
+    from cervical_d2.curation import conversion
+    from cervical_d2.datasets.formats import Source
     from cervical_d2.errors import UserError
 
     files = (args.source, args.annotations)
@@ -66,7 +66,7 @@ def _read(args: argparse.Namespace, classes: Sequence[str] = ()) -> "Reading":
 
 
 def _updated(args: argparse.Namespace) -> tuple["Reading", list[str]]:
-    from cervical_d2.data import corrections
+    from cervical_d2.curation import corrections
     from cervical_d2.errors import UserError
 
     if args.dataset or args.label_map:

@@ -22,7 +22,7 @@ def run(args: argparse.Namespace) -> None:
     from detectron2.modeling import build_model
 
     from cervical_d2.config import load_config, set_num_classes
-    from cervical_d2.data.registry import class_names, resolve_all
+    from cervical_d2.datasets.registry import class_names, resolve_all
     from cervical_d2.engine.parameters import parameter_table, trainable
 
     cfg = load_config(args.config_file, args.opts)

@@ -26,15 +26,15 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def run(args: argparse.Namespace) -> None:
     """Study all splits, then write: nothing is written for a mistake."""
     from cervical_d2.config import load_config
-    from cervical_d2.data.registry import resolve_all
-    from cervical_d2.report.dataset_report import study, write_report
+    from cervical_d2.datasets.registry import resolve_all
+    from cervical_d2.report.dataset_report import collect_statistics, write_statistics
 
     cfg = load_config(args.config_file, args.opts)
     anchors = cfg if args.config_file or args.opts else None
     names = list(dict.fromkeys(resolve_all(args.names)))
-    subjects = study(names, anchors, cfg.INPUT.FORMAT if args.pixels else None)
+    subjects = collect_statistics(names, anchors, cfg.INPUT.FORMAT if args.pixels else None)
     subtitle = f"Anchors and test size of {args.config_file or 'the defaults'} {' '.join(args.opts)}" if anchors else ""
-    print(write_report(subjects, args.output, subtitle.strip(), args.scale))
+    print(write_statistics(subjects, args.output, subtitle.strip(), args.scale))
     print(f"\n{args.output / 'statistics.html'}, statistics.json and the pictures beside it")
 
 

@@ -25,7 +25,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def run(args: argparse.Namespace) -> None:
     """Find out the split, draw, say where."""
     from cervical_d2.config import load_config
-    from cervical_d2.data.registry import resolve
+    from cervical_d2.datasets.registry import resolve
     from cervical_d2.report.pictures import draw_results
 
     first, *others = args.runs

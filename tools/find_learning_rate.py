@@ -30,13 +30,13 @@ def run(args: argparse.Namespace) -> None:
     from detectron2.utils.env import seed_all_rng
 
     from cervical_d2.config import load_config
-    from cervical_d2.engine.faults import told_in_one_line
     from cervical_d2.engine.learning_rate import range_test
+    from cervical_d2.engine.processes.faults import told_in_one_line
     from cervical_d2.engine.setup import prepare
     from cervical_d2.engine.trainer import Trainer
     from cervical_d2.files import write_bytes, write_json
     from cervical_d2.report.axes import png
-    from cervical_d2.report.rates import rate_figure
+    from cervical_d2.report.lr_plot import rate_figure
 
     cfg = load_config(args.config_file, args.opts)
     with told_in_one_line():

@@ -28,9 +28,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def run(args: argparse.Namespace) -> None:
     """One table for each checkpoint."""
-    from cervical_d2.data.registry import resolve
+    from cervical_d2.datasets.registry import resolve
+    from cervical_d2.evaluation.proposals import proposal_recall, recall_table
     from cervical_d2.inference.detector import Detector
-    from cervical_d2.inference.proposals import proposal_recall, recall_table
 
     dataset = resolve(args.dataset)
     for path in args.weights:

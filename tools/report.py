@@ -33,11 +33,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def run(args: argparse.Namespace) -> None:
     """Find out the split, evaluate, write, say where."""
     from cervical_d2.config import load_config
-    from cervical_d2.data.registry import resolve
+    from cervical_d2.datasets.registry import resolve
     from cervical_d2.errors import UserError
     from cervical_d2.evaluation.severity import OWN
     from cervical_d2.report.classification_report import cell_runs, write_cell_report
-    from cervical_d2.report.evaluation_report import Options, write_report
+    from cervical_d2.report.evaluation_report import Options, write_evaluation_report
     from cervical_d2.report.run_sections import evaluated
 
     is_file = args.source.is_file()
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> None:
     dataset = resolve(named)
     sources = [evaluated(source, dataset) for source in (args.source, args.baseline) if source]
     options = Options(args.score, args.samples, args.seed, args.severity or OWN)
-    path, notes = write_report(dataset, sources, args.output or args.source / "report", options)
+    path, notes = write_evaluation_report(dataset, sources, args.output or args.source / "report", options)
     for note in notes:
         print(note, file=sys.stderr)
     print(f"{path}: open it in a browser; figures.json beside it has the numbers")

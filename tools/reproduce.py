@@ -53,13 +53,13 @@ def run(args: argparse.Namespace) -> None:
     """Plan, train what is missing, write the table after each training."""
     from cervical_d2.errors import UserError
     from cervical_d2.papers.experiments import Job, jobs, make_plan, parse_table, run_jobs
-    from cervical_d2.papers.outcomes import document, markdown, outcomes, passed, task_of, write
+    from cervical_d2.papers.outcomes import document, markdown, outcomes, passed, runner_of, write
 
     paper, table = parse_table(args.table)
     plan = make_plan(paper, table, args.rows, args.quick, args.set, args.pretrained)
     name = "-".join(filter(None, [paper.name, f"table{table:02d}", args.quick, "pretrained" * args.pretrained]))
     output = args.output or Path("output/reproduce") / name
-    todo, task = jobs(plan, args.seeds, output), task_of(plan)
+    todo, task = jobs(plan, args.seeds, output), runner_of(plan)
     script = ROOT / task.script
     if args.lines:
         for job in todo:

@@ -29,17 +29,17 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def run(args: argparse.Namespace) -> None:
     """Nothing is written before the inputs have been found good."""
     from cervical_d2.data.build import records_of
-    from cervical_d2.data.registry import resolve
-    from cervical_d2.files import write_bytes, write_text
-    from cervical_d2.inference.robustness import (
+    from cervical_d2.datasets.registry import resolve
+    from cervical_d2.evaluation.robustness import (
         PLAN,
         complete,
-        fingerprint,
         open_detector,
         open_results,
         open_split,
+        provenance,
         writing,
     )
+    from cervical_d2.files import write_bytes, write_text
     from cervical_d2.report.axes import png
     from cervical_d2.report.pictures import spread, write_picture
     from cervical_d2.report.robustness import robustness_figure, robustness_table, split_sheet
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> None:
     detector = open_detector(args.weights, args.device)
     split = open_split(name, spread(records, args.samples or len(records)), detector)
     with writing(args.output):
-        results = open_results(args.output, fingerprint(args.weights, split, args.seed))
+        results = open_results(args.output, provenance(args.weights, split, args.seed))
     if results.metrics:
         print(f"{args.output}: going on, {len(results.metrics)} of {len(PLAN)} evaluations are there")
     with writing(args.output):

@@ -32,8 +32,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def run(args: argparse.Namespace) -> None:
     """Divide, write, print what came out."""
-    from cervical_d2.data.pooling import pool
-    from cervical_d2.data.split_files import (
+    from cervical_d2.curation.pooling import pool
+    from cervical_d2.curation.split_files import (
         check_output,
         comparison,
         divide_pool,

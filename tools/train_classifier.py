@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
 
-    from cervical_d2.data.folds import Part
+    from cervical_d2.curation.folds import Part
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -46,8 +46,8 @@ def run(args: argparse.Namespace) -> None:
     from detectron2.utils import comm
 
     from cervical_d2.config import load_config
-    from cervical_d2.engine.cross_validation import config_of, parts_together
-    from cervical_d2.engine.faults import told_in_one_line
+    from cervical_d2.engine.cross_validation import config_of, parts_on_all_ranks
+    from cervical_d2.engine.processes.faults import told_in_one_line
     from cervical_d2.engine.run import run_config
     from cervical_d2.errors import UserError
     from cervical_d2.report.evaluation_report import write_reports
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> None:
     if not 0 <= number < count:
         raise UserError(f"--fold {number}: there are {count}, from 0")
     with told_in_one_line():
-        parts = parts_together(cfg, train=train, resume=args.resume)
+        parts = parts_on_all_ranks(cfg, train=train, resume=args.resume)
         one = config_of(cfg, parts[number])
         run_config(one, train=train, resume=args.resume)
         if comm.is_main_process():
@@ -71,7 +71,7 @@ def run_all(args: argparse.Namespace) -> None:
     """Every fold in a process of its own, and what they say together after each."""
     from cervical_d2.config import load_config
     from cervical_d2.engine.cross_validation import parts_of, run_parts
-    from cervical_d2.engine.launch import place_from
+    from cervical_d2.engine.processes.launch import place_from
     from cervical_d2.errors import UserError
 
     if place_from(os.environ) or args.num_machines > 1:
@@ -102,7 +102,7 @@ def summarize(args: argparse.Namespace, cfg: "CfgNode", parts: "Sequence[Part]")
 def start(args: argparse.Namespace) -> None:
     """All folds one after another, or one part in one process or several."""
     from cervical_d2.config import load_config
-    from cervical_d2.engine.launch import launch, restarted
+    from cervical_d2.engine.processes.launch import launch, restarted
     from cervical_d2.engine.setup import device_of
 
     args.resume = args.resume or restarted(os.environ)

@@ -23,9 +23,9 @@ def run(args: argparse.Namespace) -> None:
     import numpy as np
 
     from cervical_d2.data.mapper import read_image
-    from cervical_d2.data.synthetic import CLASSES, draw_scene
+    from cervical_d2.demo.scenes import CLASSES, draw_scene
+    from cervical_d2.draw import Box
     from cervical_d2.errors import UserError
-    from cervical_d2.inference.draw import Box
     from cervical_d2.randomness import Stream, numpy_seeded
     from cervical_d2.report.augmentations import augmentation_sheet, costs
 

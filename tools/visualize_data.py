@@ -26,15 +26,15 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def run(args: argparse.Namespace) -> None:
     """Draw, say where."""
     from cervical_d2.config import load_config
-    from cervical_d2.data.registry import resolve
-    from cervical_d2.report.presentations import draw_presentations, draw_truth
+    from cervical_d2.datasets.registry import resolve
+    from cervical_d2.report.training_samples import draw_training_samples, draw_truth
 
     dataset = resolve(args.name)
     if args.config_file or args.opts:
         cfg = load_config(args.config_file, args.opts)
         # A negative SEED is drawn anew by each training, so that any is as true as another.
         cfg.SEED = max(cfg.SEED, 0) if args.seed is None else args.seed
-        files = draw_presentations(dataset, args.output, cfg, args.count, args.draws)
+        files = draw_training_samples(dataset, args.output, cfg, args.count, args.draws)
     else:
         files = draw_truth(dataset, args.output, args.count)
     print(f"{files[0]} and {len(files) - 1} pictures beside it")

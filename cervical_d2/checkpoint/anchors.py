@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from cervical_d2.checkpoint.source import RETINANET_LAYERS, RPN_LAYERS
+from cervical_d2.checkpoint.conversion.source import RETINANET_LAYERS, RPN_LAYERS
 from cervical_d2.config import load_dumped_config
 from cervical_d2.errors import UserError
 from cervical_d2.modeling.anchors import cell_anchors

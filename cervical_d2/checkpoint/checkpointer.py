@@ -11,7 +11,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
 
 from cervical_d2.checkpoint.anchors import drop_other_anchors
-from cervical_d2.checkpoint.convert import is_foreign
+from cervical_d2.checkpoint.conversion.convert import is_foreign
 from cervical_d2.checkpoint.load_report import convolution_of, fit_of, log_fit, place_backbone, warn_of_frozen
 from cervical_d2.checkpoint.safe_load import load_file
 from cervical_d2.errors import MachineError, UserError

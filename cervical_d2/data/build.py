@@ -10,14 +10,14 @@ from detectron2.data import DatasetCatalog, build_detection_test_loader
 from detectron2.utils import comm
 from torch.utils.data import DataLoader
 
-from cervical_d2.data.checks import check_images
-from cervical_d2.data.formats import Record
 from cervical_d2.data.loader import BatchPlan, TrainLoader
 from cervical_d2.data.mapper import DetectionMapper, test_augmentations, train_augmentations
 from cervical_d2.data.packed import PackedRecords
-from cervical_d2.data.problems import Problems
-from cervical_d2.data.registry import has_images
 from cervical_d2.data.sampling import train_repeats
+from cervical_d2.datasets.checks import check_images
+from cervical_d2.datasets.formats import Record
+from cervical_d2.datasets.problems import Problems
+from cervical_d2.datasets.registry import has_images
 from cervical_d2.errors import UserError
 
 

@@ -13,9 +13,9 @@ from detectron2.config import CfgNode
 from detectron2.data import transforms as T
 
 from cervical_d2.data.augmentation import RandomCellRotation, cytology_augmentations
-from cervical_d2.data.formats import Record
-from cervical_d2.data.labels import label_of
+from cervical_d2.data.cell_records import label_of
 from cervical_d2.data.mapper import read_image
+from cervical_d2.datasets.formats import Record
 from cervical_d2.errors import UserError
 
 MOST_TRANSLATION = 0.5  # of a side: beyond, more is mirror image than cell

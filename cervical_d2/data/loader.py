@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from cervical_d2.data.formats import Record
+from cervical_d2.datasets.formats import Record
 from cervical_d2.errors import UserError
 from cervical_d2.randomness import Stream, derived_seed, generator, numpy_seeded
 from cervical_d2.structures import set_sampling_seed

@@ -11,8 +11,8 @@ from detectron2.data import transforms as T
 from detectron2.structures import Boxes
 
 from cervical_d2.data.augmentation import cytology_augmentations
-from cervical_d2.data.formats import Record
 from cervical_d2.data.resize import resized_as
+from cervical_d2.datasets.formats import Record
 from cervical_d2.errors import UserError
 from cervical_d2.structures import LabeledInstances, corners
 

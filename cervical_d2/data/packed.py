@@ -6,7 +6,7 @@ from typing import Any, overload
 
 import numpy as np
 
-from cervical_d2.data.formats import Record
+from cervical_d2.datasets.formats import Record
 
 
 class PackedRecords(Sequence[Record]):

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from cervical_d2.data.formats import Record
 from cervical_d2.data.mapper import read_image
+from cervical_d2.datasets.formats import Record
 from cervical_d2.errors import UserError
 
 LEVELS = 256

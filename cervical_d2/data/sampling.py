@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from detectron2.config import CfgNode
 
-from cervical_d2.data.formats import Record
+from cervical_d2.datasets.formats import Record
 from cervical_d2.errors import UserError
 
 SAMPLERS = ("TrainingSampler", "RepeatFactorTrainingSampler")

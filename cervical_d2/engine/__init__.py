@@ -1,0 +1,4 @@
+"""From a config to a trained and evaluated run: trainer, hooks, steps, run folder.
+
+Imports evaluation and the rooms above it.
+"""

@@ -12,12 +12,12 @@ from detectron2.config import CfgNode
 from detectron2.utils import comm
 
 from cervical_d2.config import differences, load_dumped_config
-from cervical_d2.data.folds import Part, divide
-from cervical_d2.data.registry import resolve
-from cervical_d2.engine.ranks import together
+from cervical_d2.curation.folds import Part, divide
+from cervical_d2.datasets.registry import resolve
+from cervical_d2.engine.processes.ranks import on_all_ranks
+from cervical_d2.engine.processes.signals import SIGNALS
 from cervical_d2.engine.run_folder import SAME_RUN
 from cervical_d2.engine.setup import prepare
-from cervical_d2.engine.signals import SIGNALS
 from cervical_d2.engine.tasks import CLASSIFICATION, task_of
 from cervical_d2.errors import Interrupted, UserError
 from cervical_d2.evaluation.classification_evaluator import PREDICTIONS, TASK
@@ -44,14 +44,14 @@ def parts_of(cfg: CfgNode, *, train: bool, resume: bool) -> list[Part]:
     return divide(cfg)
 
 
-def parts_together(cfg: CfgNode, *, train: bool, resume: bool) -> list[Part]:
+def parts_on_all_ranks(cfg: CfgNode, *, train: bool, resume: bool) -> list[Part]:
     """`parts_of` in each process of a group, of which the main one writes."""
 
     def find() -> list[Part]:
         return parts_of(cfg, train=train, resume=resume)
 
-    together(lambda: find() if comm.is_main_process() else [])
-    return together(find)
+    on_all_ranks(lambda: find() if comm.is_main_process() else [])
+    return on_all_ranks(find)
 
 
 def config_of(cfg: CfgNode, part: Part) -> CfgNode:

@@ -16,7 +16,7 @@ logger = logging.getLogger("detectron2.cervical_d2")
 Save = Callable[[str], None]
 
 
-class Settled(HookBase):
+class PeriodicHook(HookBase):
     """Work that is due after certain numbers of iterations, and done once for each.
 
     A run may be killed after a checkpoint and before the work that was due with it; then it is done at the resume.
@@ -73,7 +73,7 @@ class StopOnSignal(HookBase):
             raise Interrupted(signum, told if comm.is_main_process() else "")
 
 
-class Evaluate(Settled):
+class Evaluate(PeriodicHook):
     """Evaluates every `period` iterations and at the end; keeps the best checkpoint; stops when nothing improves."""
 
     def __init__(
@@ -150,7 +150,7 @@ class Evaluate(Settled):
         return {**super().state_dict(), **best}
 
 
-class Checkpoint(Settled):
+class Checkpoint(PeriodicHook):
     """Saves every `period` iterations, and `model_final` at the end, wherever early stopping puts that."""
 
     def __init__(self, period: int, save: Save):

@@ -13,14 +13,14 @@ from typing import Any
 import torch
 from detectron2.utils.events import EventStorage, EventWriter, TensorboardXWriter, get_event_storage
 
-from cervical_d2.engine.hooks import Settled
+from cervical_d2.engine.hooks import PeriodicHook
 
 logger = logging.getLogger("detectron2.cervical_d2")
 
 PERIOD = 20  # iterations between lines, and over which medians are taken; as upstream
 
 
-class Metrics(Settled):
+class Metrics(PeriodicHook):
     """Writes the scalars every `PERIOD` iterations, at evaluations and at the end.
 
     A checkpoint remembers how long metrics.json was and what its next line needs of the scalars, so that a resumed run

@@ -3,7 +3,7 @@
 from detectron2.config import CfgNode
 
 from cervical_d2.checkpoint.checkpointer import CervicalCheckpointer
-from cervical_d2.engine.ranks import together
+from cervical_d2.engine.processes.ranks import on_all_ranks
 from cervical_d2.engine.setup import prepare, start_run
 from cervical_d2.engine.trainer import Trainer
 
@@ -14,7 +14,7 @@ def run_config(cfg: CfgNode, *, train: bool, resume: bool) -> None:
     Raises:
         UserError: before anything is written for what cannot run, later for what the trainer raises.
     """
-    lines = together(lambda: prepare(cfg, train=train, resume=resume))
+    lines = on_all_ranks(lambda: prepare(cfg, train=train, resume=resume))
     start_run(cfg, lines, train=train, resume=resume)
     if train:
         trainer = Trainer(cfg)

@@ -24,7 +24,7 @@ from detectron2.utils import comm
 
 from cervical_d2.config import differences, load_dumped_config
 from cervical_d2.data.build import records_of
-from cervical_d2.data.formats import Record
+from cervical_d2.datasets.formats import Record
 from cervical_d2.errors import UserError
 from cervical_d2.files import write_json, write_text
 
@@ -113,7 +113,7 @@ def _start(cfg: CfgNode, train: bool, resume: bool) -> dict[str, Any]:
         "packages": {name: _version(name) for name in PACKAGES},
         "detectron2 in": str(Path(detectron2.__file__).parent),  # both versions call themselves 0.6
         "git": git_state(),
-        "data": {name: fingerprint(records_of((name,))) for name in splits},
+        "data": {name: data_fingerprint(records_of((name,))) for name in splits},
     }
 
 
@@ -156,7 +156,7 @@ def _git(*words: str) -> str | None:
         return None
 
 
-def fingerprint(records: Sequence[Record]) -> dict[str, Any]:
+def data_fingerprint(records: Sequence[Record]) -> dict[str, Any]:
     """Numbers and two hashes that change with the data: names, sizes and bytes of the images, and the annotations.
 
     Where the data lie does not matter. Pixels are not read: an image of the same name, size and length counts as equal.

@@ -22,10 +22,11 @@ from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 
+from cervical_d2.checkpoint.published_weights import how_to_get
 from cervical_d2.checkpoint.safe_load import load_file
 from cervical_d2.config import config_value, load_dumped_config, set_num_classes
-from cervical_d2.data.registry import class_names, resolve_all
-from cervical_d2.engine.ranks import together
+from cervical_d2.datasets.registry import class_names, resolve_all
+from cervical_d2.engine.processes.ranks import on_all_ranks
 from cervical_d2.engine.run_folder import open_folder
 from cervical_d2.engine.schedule import resolve_schedule
 from cervical_d2.engine.tasks import task_of
@@ -34,7 +35,6 @@ from cervical_d2.modeling.anchors import check_anchors
 from cervical_d2.modeling.backbones import ADAPTED, EVAL_NORM
 from cervical_d2.modeling.box_losses import BOX_LOSSES
 from cervical_d2.modeling.dc_resnet import stages_from
-from cervical_d2.papers.tables import how_to_get
 
 logger = logging.getLogger("detectron2.cervical_d2")
 
@@ -175,7 +175,7 @@ def start_run(cfg: CfgNode, lines: list[str], *, train: bool = True, resume: boo
     """
     output = Path(cfg.OUTPUT_DIR)
     cfg.SEED = comm.all_gather(cfg.SEED)[0]  # drawn, it is another one in each process
-    lines = lines + together(lambda: open_folder(cfg, train=train, resume=resume) if comm.is_main_process() else [])
+    lines = lines + on_all_ranks(lambda: open_folder(cfg, train=train, resume=resume) if comm.is_main_process() else [])
     for name in ("fvcore", "detectron2"):
         setup_logger(str(output), distributed_rank=comm.get_rank(), name=name)
     # Both versions call themselves 0.6, so the place is told.

@@ -11,7 +11,7 @@ from detectron2.engine import SimpleTrainer
 from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
 
-from cervical_d2.engine.ranks import average_batch_norm
+from cervical_d2.engine.processes.ranks import average_batch_norm
 from cervical_d2.errors import UserError
 from cervical_d2.randomness import Stream, seed_torch
 

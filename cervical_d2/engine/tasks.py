@@ -8,10 +8,10 @@ from detectron2.config import CfgNode
 from detectron2.evaluation import DatasetEvaluator
 
 from cervical_d2.data.build import build_test_loader, build_train_loader, records_of, train_records
-from cervical_d2.data.classification import build_cell_test_loader, build_cell_train_loader
-from cervical_d2.data.classification import prepare_training as prepare_classification
+from cervical_d2.data.cell_build import build_cell_test_loader, build_cell_train_loader
+from cervical_d2.data.cell_build import prepare_training as prepare_classification
+from cervical_d2.data.cell_records import labeled_records
 from cervical_d2.data.contrast import contrast_lines
-from cervical_d2.data.labels import labeled_records
 from cervical_d2.data.loader import BatchPlan, TrainLoader
 from cervical_d2.data.mapper import train_augmentations
 from cervical_d2.data.sampling import train_repeats

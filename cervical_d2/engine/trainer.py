@@ -18,13 +18,13 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 
 from cervical_d2.checkpoint.checkpointer import CervicalCheckpointer
-from cervical_d2.data.registry import class_names
+from cervical_d2.datasets.registry import class_names
 from cervical_d2.engine.average import WeightAverage
 from cervical_d2.engine.hooks import Checkpoint, Evaluate, StopOnSignal
 from cervical_d2.engine.metrics import Metrics, ProgressLine
 from cervical_d2.engine.parameters import parameter_table
-from cervical_d2.engine.ranks import bare, data_parallel
-from cervical_d2.engine.signals import StopRequest
+from cervical_d2.engine.processes.ranks import data_parallel, unwrap_ddp
+from cervical_d2.engine.processes.signals import StopRequest
 from cervical_d2.engine.step import SeededStep
 from cervical_d2.engine.tasks import task_of
 from cervical_d2.engine.validation import validation_losses
@@ -126,7 +126,7 @@ class Trainer(DefaultTrainer):
 
     def evaluate(self) -> OrderedDict[str, Any]:
         """The figures of `test`, and the validation losses of the first test split, of the average's weights if any."""
-        cfg, model = self.cfg, bare(self.model)
+        cfg, model = self.cfg, unwrap_ddp(self.model)
         self._evaluated = True
         with self.stop.at_once(), self.average.applied() if self.average else contextlib.nullcontext():
             results = self._last_eval_results = self.test(cfg, model)

@@ -1,0 +1,1 @@
+"""Truth and predictions -> figures. Imports inference and the rooms above it."""

@@ -2,9 +2,9 @@
 
 import numpy as np
 
+from cervical_d2.evaluation.coco import by_score
 from cervical_d2.evaluation.curves import RECALLS, curves, percent, sampled
 from cervical_d2.evaluation.matching import Bools, Detections, Floats, Ints, Matches, Truth, best_of, meetings, select
-from cervical_d2.evaluation.protocols import by_score
 
 SCORE = 0.5  # where one threshold counts: stated before looking, as one chosen on the same images flatters
 

@@ -13,7 +13,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
-from cervical_d2.data.labels import label_of, labeled_records
+from cervical_d2.data.cell_records import label_of, labeled_records
 from cervical_d2.errors import UserError
 from cervical_d2.evaluation.classification import Answers, confusion, measured
 from cervical_d2.evaluation.severity import OWN, read_severity

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cervical_d2.evaluation.matching import Detections, Floats, Ints, Truth, match_coco, select
-from cervical_d2.evaluation.published import ANY_AREA, IOU_50
+from cervical_d2.evaluation.protocols import ANY_AREA, IOU_50
 
 
 class Calls(NamedTuple):

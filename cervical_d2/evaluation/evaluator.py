@@ -17,14 +17,14 @@ from detectron2.structures import BoxMode
 from detectron2.utils import comm
 
 from cervical_d2.errors import UserError
-from cervical_d2.evaluation.analysis import CLASS_GROUPS, Analysis, Scene, make_scene, of_images
+from cervical_d2.evaluation.analysis import CLASS_GROUPS, Analysis, EvaluationInput, make_input, of_images
 from cervical_d2.evaluation.centers import SCORE, center_metrics
+from cervical_d2.evaluation.coco import class_metrics, coco_tables, paper_metrics, summarize_coco
 from cervical_d2.evaluation.curves import mean
 from cervical_d2.evaluation.ground_truth import read_truth
 from cervical_d2.evaluation.matching import Detections
 from cervical_d2.evaluation.protocol_table import HEADER, protocol_rows
-from cervical_d2.evaluation.protocols import class_metrics, coco_tables, paper_metrics, summarize_coco
-from cervical_d2.evaluation.published import PROTOCOLS
+from cervical_d2.evaluation.protocols import PROTOCOLS
 from cervical_d2.evaluation.severity import OWN, read_severity
 from cervical_d2.evaluation.table import aligned, metrics_text
 from cervical_d2.files import write_json, write_text
@@ -111,15 +111,15 @@ class CervicalCOCOEvaluator(COCOEvaluator):
     ) -> None:
         found: Found = list(itertools.chain.from_iterable(prediction["instances"] for prediction in predictions))
         found = self._whole(found)
-        scene = make_scene(self._data, self._detections(found), self._classes, self._severity, self._radius)
+        inputs = make_input(self._data, self._detections(found), self._classes, self._severity, self._radius)
         if img_ids is not None:
-            scene = of_images(scene, [self._data.images[image_id] for image_id in img_ids])
+            inputs = of_images(inputs, [self._data.images[image_id] for image_id in img_ids])
         caps = [cap for cap in COCO_CAPS if cap < self._max_dets] + [self._max_dets]
-        tables = coco_tables(scene.truth, scene.detections, num_classes=len(self._classes), max_dets=caps)
+        tables = coco_tables(inputs.truth, inputs.detections, num_classes=len(self._classes), max_dets=caps)
         overall = paper_metrics(tables) | summarize_coco(tables)
         per_class = class_metrics(tables)
         self._results["bbox"] = overall | self._named(per_class)
-        caption = f"{len(scene.unit)} images, at most {self._max_dets} detections per image and class; %"
+        caption = f"{len(inputs.unit)} images, at most {self._max_dets} detections per image and class; %"
         text = metrics_text(
             f"{self._metadata.name}: {caption}",
             overall,
@@ -131,14 +131,14 @@ class CervicalCOCOEvaluator(COCOEvaluator):
             },
         )
         if self._radius:
-            text += "\n\n" + self._by_centers(scene)
-        text += "\n\n" + self._analyzed(scene)
+            text += "\n\n" + self._by_centers(inputs)
+        text += "\n\n" + self._analyzed(inputs)
         self._logger.info("Evaluation:\n%s", text)
         self._write(found, text)
 
-    def _analyzed(self, scene: Scene) -> str:
+    def _analyzed(self, inputs: EvaluationInput) -> str:
         """Adds all other figures, and returns the protocols and the rest as text."""
-        figures = {name: float(values[0]) for name, values in Analysis(scene, self._score).figures().items()}
+        figures = {name: float(values[0]) for name, values in Analysis(inputs, self._score).figures().items()}
         groups: dict[str, dict[str, float]] = {}
         for name, value in figures.items():
             group, _, leaf = name.partition("/")
@@ -153,10 +153,10 @@ class CervicalCOCOEvaluator(COCOEvaluator):
             ("figure", f"%, costs as they are; from a score of {self._score:g} on where one counts"), rows
         )
 
-    def _by_centers(self, scene: Scene) -> str:
+    def _by_centers(self, inputs: EvaluationInput) -> str:
         """Adds the results by distance of centers, and returns them as text."""
         per_class = center_metrics(
-            scene.truth, scene.centers, scene.detections,
+            inputs.truth, inputs.centers, inputs.detections,
             num_classes=len(self._classes), radius=self._radius, cap=self._max_dets, score=self._score,
         )  # fmt: skip
         overall = {name: mean(np.array(values)) for name, values in per_class.items()}

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cervical_d2.evaluation.matching import Bools, Detections, Floats, Truth, select
-from cervical_d2.evaluation.published import suppressed
+from cervical_d2.evaluation.protocols import suppressed
 from cervical_d2.evaluation.ranking import Ranking, counts, different_scores
 
 RATES = np.array([1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8])

@@ -6,23 +6,23 @@ from typing import NamedTuple
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from cervical_d2.data.formats import Record
+from cervical_d2.datasets.formats import Record
 from cervical_d2.errors import UserError
-from cervical_d2.evaluation.analysis import Scene, make_scene
+from cervical_d2.evaluation.analysis import EvaluationInput, make_input
 from cervical_d2.evaluation.ground_truth import read_truth
 from cervical_d2.evaluation.predictions import read_predictions
 from cervical_d2.evaluation.severity import OWN, read_severity
 
 
 class Loaded(NamedTuple):
-    """A scene for each file, all of one truth; `records` in the order of the images' numbers; `notes` for the user."""
+    """A inputs for each file, all of one truth; `records` in the order of the images' numbers; `notes` for the user."""
 
-    scenes: list[Scene]
+    inputs: list[EvaluationInput]
     records: list[Record]
     notes: list[str]
 
 
-def load_scenes(dataset: str, files: Sequence[Path], severity: Path = OWN) -> Loaded:
+def load_inputs(dataset: str, files: Sequence[Path], severity: Path = OWN) -> Loaded:
     """`dataset`: a registered name.
 
     Raises:
@@ -39,10 +39,10 @@ def load_scenes(dataset: str, files: Sequence[Path], severity: Path = OWN) -> Lo
         for name, known in zip(classes, graded.known, strict=True)
         if not known and graded.known.any()
     ]
-    scenes = []
+    inputs = []
     for path in files:
         found = read_predictions(path, dataset, records, data.images)
         notes += found.notes
         radius = MetadataCatalog.get(dataset).get("center_radius")
-        scenes.append(make_scene(data, found.detections, classes, graded, radius))
-    return Loaded(scenes, sorted(records, key=lambda record: data.images[record["image_id"]]), notes)
+        inputs.append(make_input(data, found.detections, classes, graded, radius))
+    return Loaded(inputs, sorted(records, key=lambda record: data.images[record["image_id"]]), notes)

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from detectron2.data import MetadataCatalog
 
-from cervical_d2.data.classes import IGNORED, ClassTable
-from cervical_d2.data.definition import Definition
-from cervical_d2.data.formats import Record
-from cervical_d2.data.reading import source_of
-from cervical_d2.data.registry import definition_of
+from cervical_d2.datasets.classes import IGNORED, ClassTable
+from cervical_d2.datasets.definition import Definition
+from cervical_d2.datasets.formats import Record
+from cervical_d2.datasets.reading import source_of
+from cervical_d2.datasets.registry import definition_of
 from cervical_d2.errors import UserError
 from cervical_d2.evaluation.ground_truth import ImageNumbers
 from cervical_d2.evaluation.matching import Detections

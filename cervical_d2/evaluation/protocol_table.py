@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cervical_d2.data.classes import spelling_key
-from cervical_d2.evaluation.published import PROTOCOLS, PUBLISHED, PUBLISHED_CLASSES, Protocol
+from cervical_d2.datasets.classes import spelling_key
+from cervical_d2.evaluation.protocols import PROTOCOLS, PUBLISHED, PUBLISHED_CLASSES, Protocol
 
 MATCHING = {"best free": "the best box not yet taken", "best": "the best box or none"}
 HEADER = ("protocol", "matches", "AP over", "box", "score", "NMS", "cap", "mAP", "AR")

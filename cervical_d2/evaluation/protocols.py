@@ -1,6 +1,6 @@
-"""Detection metrics as pure functions on arrays: COCO's protocol, and what the papers print.
+"""The protocols behind published figures: three that are called by one name, "mAP", and give different numbers.
 
-`matching` says what each detection hit; here the verdicts become curves, and the curves become numbers.
+K classes, T IoU thresholds, I images. docs/metrics.md has them side by side.
 """
 
 from collections.abc import Sequence
@@ -8,130 +8,118 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cervical_d2.evaluation.curves import RECALLS, curves, final_recall, mean, percent, sampled
+from cervical_d2.evaluation.curves import INTERPOLATIONS, final_recall
 from cervical_d2.evaluation.matching import (
-    Bools,
     Detections,
     Floats,
     Ints,
     Matches,
     Truth,
+    best_of,
     match_coco,
-    outside,
+    match_voc,
+    overlap,
+    select,
 )
+from cervical_d2.evaluation.ranking import Ranking, rankings, weighted_curves
 
-__all__ = [
-    "CocoTables",
-    "Detections",
-    "Truth",
-    "class_metrics",
-    "coco_tables",
-    "paper_metrics",
-    "summarize_coco",
-]
-
-# K classes, T IoU thresholds, R recalls, A area ranges, M caps on the detections per image and class. Tables
-# hold fractions, NaN for a class without truth in an area range; metrics are in percent, NaN where nothing counts.
-IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
-AREA_RANGES = {
-    "all": (0.0, 1e10),
-    "small": (0.0, 32.0**2),
-    "medium": (32.0**2, 96.0**2),
-    "large": (96.0**2, 1e10),
-}
-
-ALL_IOUS, IOU_50, IOU_75 = slice(None), slice(0, 1), slice(5, 6)
-AREAS = {name: number for number, name in enumerate(AREA_RANGES)}
-PRECISION_ROWS = {
-    "AP": (ALL_IOUS, "all"),
-    "AP50": (IOU_50, "all"),
-    "AP75": (IOU_75, "all"),
-    "APs": (ALL_IOUS, "small"),
-    "APm": (ALL_IOUS, "medium"),
-    "APl": (ALL_IOUS, "large"),
-}
-RECALL_ROWS = {"ARs": "small", "ARm": "medium", "ARl": "large"}
+IOU_50 = np.array([0.5])
+ANY_AREA = np.array([[0.0, np.inf]])
 
 
-class CocoTables(NamedTuple):
-    """All that COCO's numbers are means of."""
+class Protocol(NamedTuple):
+    """Which detections count, what they match, and how the curve becomes a number."""
 
-    precision: Floats  # (T, R, K, A, M) the best precision at a recall of R or more, 0 if that is never reached
-    recall: Floats  # (T, K, A, M) after the last detection
-    truths: Ints  # (K,) boxes to find, of any area; ignored ones and crowds are not among them
-    detections: Ints  # (K,) detections within the largest cap
-    caps: tuple[int, ...]  # (M,) rising
-
-
-def coco_tables(
-    truth: Truth, detections: Detections, *, num_classes: int, max_dets: Sequence[int] = (1, 10, 100)
-) -> CocoTables:
-    """COCO's tables for boxes, equal to pycocotools' `COCOeval.accumulate` (there -1 stands for NaN).
-
-    Args:
-        max_dets: caps on the detections per image and class; the largest is that of AP, and may exceed 100.
-
-    Raises:
-        ValueError: a label is not in [0, num_classes).
-    """
-    for name, label in (("truth", truth.label), ("detections", detections.label)):
-        if label.size and not 0 <= label.min() <= label.max() < num_classes:
-            raise ValueError(f"{name}: labels from {label.min()} to {label.max()}, but {num_classes} classes")
-    caps = tuple(sorted(max_dets))
-    ranges = np.array(list(AREA_RANGES.values()))
-    matches = match_coco(truth, detections, IOU_THRESHOLDS, ranges, caps[-1])
-    counted = ~(outside(truth.area, ranges) | truth.crowd | truth.ignore)
-    wanted = np.stack([np.bincount(truth.label[row], minlength=num_classes) for row in counted], axis=1)
-    precision = np.full((len(IOU_THRESHOLDS), len(RECALLS), num_classes, len(ranges), len(caps)), np.nan)
-    recall = np.full((len(IOU_THRESHOLDS), num_classes, len(ranges), len(caps)), np.nan)
-    for k in range(num_classes):
-        for m, (correct, wrong) in enumerate(by_score(matches, k, caps)):
-            found = curves(correct, wrong, wanted[k])
-            precision[:, :, k, :, m] = sampled(found, RECALLS).transpose(1, 2, 0)
-            recall[:, k, :, m] = final_recall(found).T
-    truths = np.bincount(truth.label[~(truth.crowd | truth.ignore)], minlength=num_classes)
-    return CocoTables(precision, recall, truths, np.bincount(matches.label, minlength=num_classes), caps)
+    name: str
+    title: str
+    matching: str  # "best free": of the boxes not yet taken; "best": that of the highest IoU or none
+    interpolation: str  # of `INTERPOLATIONS`
+    plus: float = 0  # pixels by which a box is wider than x2 - x1
+    whole: bool = False  # predicted boxes are rounded to whole pixels
+    score: float = 0.05  # detections below it do not count
+    nms: float = 0.5  # IoU above which the lower of two of a class does not count
+    cap: int = 100  # detections
+    each: str = "image"  # that the cap is for: "image", or "image and class"
 
 
-def summarize_coco(tables: CocoTables) -> dict[str, float]:
-    """COCO's numbers in percent: AP, AP50, AP75, APs, APm, APl, an AR<cap> for each cap, ARs, ARm, ARl."""
-    metrics = {
-        name: percent(tables.precision[ious, :, :, AREAS[area], -1]) for name, (ious, area) in PRECISION_ROWS.items()
-    }
-    for m, cap in enumerate(tables.caps):
-        metrics[f"AR{cap}"] = percent(tables.recall[:, :, AREAS["all"], m])
-    for name, area in RECALL_ROWS.items():
-        metrics[name] = percent(tables.recall[:, :, AREAS[area], -1])
-    return metrics
+PROTOCOLS = (
+    Protocol("coco", "COCO", "best free", "101 recalls", each="image and class"),
+    Protocol("voc", "VOC", "best", "area"),
+    Protocol("voc_plus1", "VOC, +1", "best", "area", plus=1),
+    Protocol("voc_11point", "VOC 2007", "best", "11 recalls"),
+    Protocol("voc_11point_plus1", "VOC 2007, +1", "best", "11 recalls", plus=1),
+    Protocol("comparison_detector", "ComparisonDetector", "best free", "area", whole=True, score=0.7, nms=0.3, cap=200),
+)
+"""pycocotools; mmdetection 2.28 `eval_map`; the notebook `evaluate_network` published with Liang et al. 2021."""
+
+PUBLISHED = (
+    ("coco", "Xu et al. 2022, their best", 61.6, 87.7),
+    ("coco", "Xu et al. 2022, ImageNet", 51.9, 83.3),
+    ("comparison_detector", "Liang et al. 2021, as Xu et al. cite", 48.8, 64.0),
+)
+"""Protocol, paper, mAP and AR in % on the 744 test images of ComparisonDetector.
+
+Xu et al. do not name their protocol; public logs on the same images fit an IoU of 0.5 and a score of 0.05 (COCO's or
+VOC's way, which differ little), and not the 0.7 of ComparisonDetector.
+"""
+PUBLISHED_CLASSES = ("ascus", "asch", "lsil", "hsil", "scc", "agc", "trich", "cand", "flora", "herps", "actin")
 
 
-def class_metrics(tables: CocoTables) -> dict[str, list[float]]:
-    """Per class, in percent: AP, AP50 and the final recall at IoU 0.5 (recall50); lists of K."""
-    precision, recall = tables.precision[:, :, :, AREAS["all"], -1], tables.recall[0, :, AREAS["all"], -1]
-    classes = range(len(tables.truths))
-    return {
-        "AP": [percent(precision[:, :, k]) for k in classes],
-        "AP50": [percent(precision[IOU_50, :, k]) for k in classes],
-        "recall50": [percent(recall[k]) for k in classes],
-    }
+def kept(detections: Detections, protocol: Protocol) -> Detections:
+    """The detections that count under `protocol`, boxes rounded where it says so."""
+    detections = select(detections, detections.score >= protocol.score)
+    detections = select(detections, suppressed(detections, protocol.nms))
+    grouped = detections if protocol.each == "image and class" else detections._replace(label=0 * detections.label)
+    detections = select(detections, np.sort(best_of(grouped, protocol.cap)[0]))
+    return detections._replace(box=np.round(detections.box)) if protocol.whole else detections
 
 
-def paper_metrics(tables: CocoTables) -> dict[str, float]:
-    """What Xu et al. 2022 print, in percent: means over the classes that have truth.
+def suppressed(detections: Detections, threshold: float) -> Ints:
+    """Rows that non-maximum suppression leaves: none overlaps a surer one of its class by an IoU above `threshold`."""
+    order = np.lexsort((-detections.score, detections.image))
+    starts = np.flatnonzero(np.diff(detections.image[order], prepend=-1))
+    keep = np.ones(len(order), bool)
+    for start, end in zip(starts, np.append(starts, len(order))[1:], strict=True):
+        box, label = detections.box[order[start:end]], detections.label[order[start:end]]
+        alive = keep[start:end]
+        above = np.triu((overlap(box, box) > threshold) & (label == label[:, None]), 1)
+        for row in np.flatnonzero(above.any(axis=1)):
+            if alive[row]:
+                alive[above[row]] = False
+    return np.sort(order[keep])
 
-    mAP is AP at IoU 0.5, AR the final recall at IoU 0.5: inferred from public logs on the same test images.
-    """
-    metrics = class_metrics(tables)
-    return {
-        "mAP": mean(np.array(metrics["AP50"])),
-        "AR": mean(np.array(metrics["recall50"])),
-    }
+
+def protocol_matches(protocol: Protocol, truth: Truth, detections: Detections, ious: Floats = IOU_50) -> Matches:
+    """The verdicts on those of `detections` that count, by the rule of `protocol`, at `ious` (T,)."""
+    detections = kept(detections, protocol)
+    if protocol.matching == "best":
+        return match_voc(truth, detections, ious, protocol.plus)
+    return match_coco(truth, detections, ious, ANY_AREA, len(detections.score))
 
 
-def by_score(matches: Matches, label: int, caps: Sequence[int]) -> list[tuple[Bools, Bools]]:
-    """For each cap the verdicts (A, T, N) on one class, all images together, by falling score."""
-    rows = slice(*np.searchsorted(matches.label, [label, label + 1]))
-    order = np.argsort(-matches.score[rows], kind="stable")
-    rank = matches.rank[rows][order]
-    correct, wrong = matches.correct[..., rows][..., order], matches.wrong[..., rows][..., order]
-    return [(correct[..., rank < cap], wrong[..., rank < cap]) for cap in caps]
+def protocol_rankings(
+    protocol: Protocol,
+    truth: Truth,
+    detections: Detections,
+    *,
+    num_classes: int,
+    num_images: int,
+    ious: Floats = IOU_50,
+) -> list[Ranking]:
+    """The verdicts, class by class."""
+    matches = protocol_matches(protocol, truth, detections, ious)
+    return rankings(matches, truth, num_classes=num_classes, num_images=num_images)
+
+
+class Averages(NamedTuple):
+    """By class, as fractions, NaN for a class without truth; S weightings of the images."""
+
+    ap: Floats  # (S, T, K)
+    recall: Floats  # (S, T, K) after the last detection
+
+
+def averages(protocol: Protocol, ranked: Sequence[Ranking], weights: Floats) -> Averages:
+    """AP and recall of each class under each of `weights` (S, I); the papers' mAP and AR are means over K at 0.5."""
+    found = [weighted_curves(ranking, weights) for ranking in ranked]
+    ap = [INTERPOLATIONS[protocol.interpolation](curve) for curve in found]
+    return Averages(np.stack(ap, axis=2), np.stack([final_recall(curve) for curve in found], axis=2))

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cervical_d2.data.classes import spelling_key
-from cervical_d2.data.definition import load_yaml
+from cervical_d2.datasets.classes import spelling_key
+from cervical_d2.datasets.definition import load_yaml
 from cervical_d2.errors import UserError
 from cervical_d2.evaluation.matching import Bools, Floats
 

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cervical_d2.evaluation.coco import AREA_RANGES
 from cervical_d2.evaluation.matching import Bools, Floats, Ints, Truth, outside, overlap
-from cervical_d2.evaluation.protocols import AREA_RANGES
 
 NEIGHBORS = {"alone": (0, 0), "one neighbor": (1, 1), "two or more": (2, np.inf)}
 

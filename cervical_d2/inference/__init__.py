@@ -1,0 +1,1 @@
+"""Images -> detections: the Detector, batches, export. Imports checkpoint and the rooms above it."""

@@ -7,10 +7,10 @@ import cv2
 from tqdm import tqdm
 
 from cervical_d2.data.mapper import read_image
+from cervical_d2.draw import Box, draw_boxes
 from cervical_d2.errors import UserError
 from cervical_d2.files import write_json
 from cervical_d2.inference.detector import Detection, Detector
-from cervical_d2.inference.draw import Box, draw_boxes
 from cervical_d2.inference.export import coco_document
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}

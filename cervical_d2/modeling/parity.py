@@ -86,7 +86,7 @@ def at_least_one_each(chosen: Tensor) -> int:
     return int(chosen.sum(dim=1).clamp(min=1).sum())
 
 
-def alike(count: float) -> float:
+def mean_over_ranks(count: float) -> float:
     """The mean of all processes' `count`, by which they normalize as one process with all images does.
 
     In validation the processes are not in step, and each has its own.
@@ -97,7 +97,7 @@ def alike(count: float) -> float:
 
 def sampled(label: Tensor, slots: int) -> float:
     """The samples that there are. `label`: (N, R), 1 a cell, 0 background, -1 neither."""
-    return alike(at_least_one_each(label == 1) + at_least_one_each(label == 0))
+    return mean_over_ranks(at_least_one_each(label == 1) + at_least_one_each(label == 0))
 
 
 def all_slots(label: Tensor, slots: int) -> float:

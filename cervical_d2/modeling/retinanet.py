@@ -11,7 +11,7 @@ from detectron2.utils import comm
 from torch import Tensor
 
 from cervical_d2.modeling.box_regression import UPSTREAM_LOSS, dense_box_loss_sum
-from cervical_d2.modeling.parity import alike, at_least_one_each, box_transform, labels_and_boxes
+from cervical_d2.modeling.parity import at_least_one_each, box_transform, labels_and_boxes, mean_over_ranks
 from cervical_d2.modeling.unlabeled import Leniency
 from cervical_d2.structures import in_ignore_region
 
@@ -102,7 +102,7 @@ class CervicalRetinaNet(RetinaNet):
         """
         self.divisor = value
         if self.by_batch:
-            self.divisor = alike(self.positives)
+            self.divisor = mean_over_ranks(self.positives)
         elif torch.is_grad_enabled():
             total = sum(comm.all_gather(value))
             self.divisor = super()._ema_update(name, total, initial_value, momentum) / comm.get_world_size()

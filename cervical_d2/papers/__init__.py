@@ -1,1 +1,1 @@
-"""What the published tables print, once, as data; and the weights that their experiments start from."""
+"""The published tables as data, and what trains their rows. The last room: nothing imports it."""

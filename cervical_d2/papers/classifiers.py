@@ -12,7 +12,7 @@ from cervical_d2.evaluation.classification import confusion, mean_of_folds, meas
 from cervical_d2.evaluation.classification_evaluator import Answered, read_answers
 from cervical_d2.files import write_bytes
 from cervical_d2.papers.experiments import Job
-from cervical_d2.papers.trained import Task, Trained
+from cervical_d2.papers.trained import Runner, Trained
 from cervical_d2.report.axes import png
 from cervical_d2.report.classification_report import cell_runs
 from cervical_d2.report.confusion_plot import confusion_figure
@@ -61,7 +61,7 @@ def draw(jobs: Mapping[str, Job], output: Path) -> None:
     write_bytes(output / "sheet.png", png(confusion_figure(matrices, classes)))
 
 
-TASK = Task(
+RUNNER = Runner(
     script="tools/train_classifier.py",
     figures={
         "accuracy": "accuracy",

@@ -6,16 +6,16 @@ from pathlib import Path
 import numpy as np
 
 from cervical_d2.config import load_config
-from cervical_d2.data.registry import resolve
-from cervical_d2.evaluation.analysis import Scene
+from cervical_d2.datasets.registry import resolve
+from cervical_d2.evaluation.analysis import EvaluationInput
 from cervical_d2.evaluation.bootstrap import Statistic, measure
 from cervical_d2.evaluation.froc import lesions
-from cervical_d2.evaluation.loading import load_scenes
+from cervical_d2.evaluation.loading import load_inputs
 from cervical_d2.evaluation.matching import Floats, match_coco
-from cervical_d2.evaluation.published import ANY_AREA, IOU_50, PROTOCOLS, averages, protocol_rankings
+from cervical_d2.evaluation.protocols import ANY_AREA, IOU_50, PROTOCOLS, averages, protocol_rankings
 from cervical_d2.evaluation.ranking import rankings
 from cervical_d2.papers.experiments import Job
-from cervical_d2.papers.trained import Task, Trained
+from cervical_d2.papers.trained import Runner, Trained
 from cervical_d2.report.pictures import draw_results
 
 AGNOSTIC = "agnostic/AP50"
@@ -23,17 +23,17 @@ SURE, PICTURES = 0.5, 6  # the score from which on a detection is drawn; images
 (COCO,) = (protocol for protocol in PROTOCOLS if protocol.name == "coco")
 
 
-def statistic(scene: Scene) -> Statistic:
+def statistic(inputs: EvaluationInput) -> Statistic:
     """mAP, AR and AP50 of all classes as one, for resamples."""
-    images, classes = len(scene.unit), len(scene.classes)
-    ranked = protocol_rankings(COCO, scene.truth, scene.detections, num_classes=classes, num_images=images)
+    images, classes = len(inputs.unit), len(inputs.classes)
+    ranked = protocol_rankings(COCO, inputs.truth, inputs.detections, num_classes=classes, num_images=images)
     present = [bool(ranking.wanted.any()) for ranking in ranked]
-    truth, detections = lesions(scene.truth, scene.detections, np.ones(classes, bool))
+    truth, detections = lesions(inputs.truth, inputs.detections, np.ones(classes, bool))
     matches = match_coco(truth, detections, IOU_50, ANY_AREA, len(detections.score))
     as_one = rankings(matches, truth, num_classes=1, num_images=images)
 
     def figures(weights: Floats) -> dict[str, Floats]:
-        of_images = weights[:, scene.unit]
+        of_images = weights[:, inputs.unit]
         found, one = averages(COCO, ranked, of_images), averages(COCO, as_one, of_images)
         means = [100 * table[:, 0, present].mean(axis=1) for table in found]
         return {"coco/mAP": means[0], "coco/AR": means[1], AGNOSTIC: 100 * one.ap[:, 0, 0]}
@@ -56,8 +56,8 @@ def done(job: Job) -> bool:
 def measured(jobs: Sequence[Job], samples: int, seed: int = 0) -> list[Trained]:
     """Of each job, images or slides resampled alike."""
     found = [predictions(job) for job in jobs]
-    scenes = load_scenes(found[0][0], [file for _, file in found]).scenes if found else []
-    runs = [measure(statistic(scene), scene.units, samples, seed) for scene in scenes]
+    inputs = load_inputs(found[0][0], [file for _, file in found]).inputs if found else []
+    runs = [measure(statistic(one), one.units, samples, seed) for one in inputs]
     return [Trained({name: [value] for name, value in run.figures.items()}, *run) for run in runs]
 
 
@@ -68,7 +68,7 @@ def draw(jobs: Mapping[str, Job], output: Path) -> None:
     draw_results(runs, dataset, output, score=SURE, count=PICTURES)
 
 
-TASK = Task(
+RUNNER = Runner(
     script="train_net.py",
     figures={"mAP": "coco/mAP", "AR": "coco/AR"},
     floors={"cric": ("AP50 of all classes as one", AGNOSTIC)},  # its classes are rare

@@ -16,10 +16,10 @@ from cervical_d2.evaluation.matching import Floats
 from cervical_d2.files import write_json, write_text
 from cervical_d2.papers import classifiers, detectors
 from cervical_d2.papers.experiments import Job, Plan
-from cervical_d2.papers.tables import CLASSIFICATION, DETECTION, Row
-from cervical_d2.papers.trained import Task, Trained
+from cervical_d2.papers.tables import CLASSIFIERS, DETECTORS, Row
+from cervical_d2.papers.trained import Runner, Trained
 
-TASKS = {DETECTION: detectors.TASK, CLASSIFICATION: classifiers.TASK}
+RUNNERS = {DETECTORS: detectors.RUNNER, CLASSIFIERS: classifiers.RUNNER}
 
 
 class Outcome(NamedTuple):
@@ -36,15 +36,15 @@ class Outcome(NamedTuple):
     p: dict[str, float]
 
 
-def task_of(plan: Plan) -> Task:
+def runner_of(plan: Plan) -> Runner:
     """How the rows of its table are trained and measured."""
-    return TASKS[plan.paper.tasks[plan.table]]
+    return RUNNERS[plan.paper.tasks[plan.table]]
 
 
 def outcomes(plan: Plan, done: Sequence[Job], samples: int) -> list[Outcome]:
     """Of every experiment that has a job in `done`, the baseline first."""
     runs: dict[str, list[Trained]] = {}
-    for job, run in zip(done, task_of(plan).measure(done, samples), strict=True):
+    for job, run in zip(done, runner_of(plan).measure(done, samples), strict=True):
         runs.setdefault(job.experiment.name, []).append(run)
     base = runs.pop(plan.baseline.name, [])
     first = [_outcome(plan.baseline.row, base, [])] if base else []
@@ -76,7 +76,7 @@ def _mean_draws(runs: Sequence[Trained]) -> dict[str, Floats]:
 
 def passed(plan: Plan, found: Sequence[Outcome], quick: str) -> tuple[bool, str]:
     """Whether the baseline has reached its floor, and a sentence on it."""
-    task = task_of(plan)
+    task = runner_of(plan)
     what, name = task.floors.get(quick, next(iter(task.figures.items())))
     baseline = plan.baseline.row.label
     value = next((item.interval[name].value for item in found if item.label == baseline), None)
@@ -96,7 +96,7 @@ def markdown(plan: Plan, found: Sequence[Outcome], quick: str, command: str, mis
     reached, told = passed(plan, found, quick)
     where = f" at the size of {quick}" if quick else ""
     printed = [name for name in plan.paper.figures if any(name in row.printed for row in plan.paper.rows[plan.table])]
-    main, *others = task_of(plan).figures
+    main, *others = runner_of(plan).figures
     level = f"{LEVEL} %"
     ours = ["trainings", main, level, "sd", *others, f"difference of {main}", level, "p"]
     header = ["row", *(f"{name}, paper" for name in printed), *ours]
@@ -105,7 +105,7 @@ def markdown(plan: Plan, found: Sequence[Outcome], quick: str, command: str, mis
         "", f"```\n{command}\n```", "", told, "",
         "| " + " | ".join(header) + " |", "|" + " --- |" * len(header),
     ]  # fmt: skip
-    names = list(task_of(plan).figures.values())
+    names = list(runner_of(plan).figures.values())
     rows = _reported(plan, found, reached)
     lines += ["| " + " | ".join([*_printed(printed, item), *_cells(names, item)]) + " |" for item in rows]
     lines += ["", *(f"- {label}: left out, {reason}." for label, reason in plan.left_out.items())]

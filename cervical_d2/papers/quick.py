@@ -9,16 +9,17 @@ from typing import Any
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 
+from cervical_d2.anchors.study import Clustering, boxes_of_split, study_anchors
+from cervical_d2.checkpoint.published_weights import read_weights
 from cervical_d2.config import load_config
 from cervical_d2.data.pixels import pixel_statistics
 from cervical_d2.errors import UserError
 from cervical_d2.modeling.anchors import anchor_levels
-from cervical_d2.papers.tables import CLASSIFICATION, DETECTION, Paper, Row, read_weights
-from cervical_d2.report.anchor_study import Clustering, boxes_of_split, study
+from cervical_d2.papers.tables import CLASSIFIERS, DETECTORS, Paper, Row
 
 QUICK = {
-    DETECTION: {"bccd": "quick/bccd.yaml", "cric": "quick/cric.yaml", "demo": "quick/demo.yaml"},
-    CLASSIFICATION: {"herlev": "classifier/quick_herlev_2.yaml"},
+    DETECTORS: {"bccd": "quick/bccd.yaml", "cric": "quick/cric.yaml", "demo": "quick/demo.yaml"},
+    CLASSIFIERS: {"herlev": "classifier/quick_herlev_2.yaml"},
 }
 Options = dict[str, Any]
 
@@ -82,7 +83,7 @@ def quick_options(paper: Paper, row: Row, config: str, pretrained: bool = False)
     `pretrained`: backbones that the paper takes from a classifier of cells come from one of the quick size here too.
     """
     task = paper.tasks[row.table]
-    options: Options = dict(paper.quick) if task == DETECTION else {}
+    options: Options = dict(paper.quick) if task == DETECTORS else {}
     try:
         for fact, value in row.facts.items():
             options |= FACTS[task][fact](value, load_config(config, _words(options)))
@@ -186,13 +187,13 @@ def _anchors(kind: str, cfg: CfgNode) -> Options:
     if kind == "default":
         return {}
     count = ANCHORS_A_LEVEL * len(anchor_levels(cfg))
-    found = study(boxes_of_split(cfg.DATASETS.TRAIN[0]), cfg, count, Clustering("median", restarts=10, seed=0))
+    found = study_anchors(boxes_of_split(cfg.DATASETS.TRAIN[0]), cfg, count, Clustering("median", restarts=10, seed=0))
     generator = found.cfg.MODEL.ANCHOR_GENERATOR
     return {"MODEL.ANCHOR_GENERATOR.NAME": generator.NAME, "MODEL.ANCHOR_GENERATOR.CLUSTERS": generator.CLUSTERS}
 
 
 FACTS: Mapping[str, Mapping[str, Callable[[Any, CfgNode], Options]]] = {
-    DETECTION: {
+    DETECTORS: {
         "architecture": _architecture,
         "depth": _depth,
         "initialization": _initialization,
@@ -205,7 +206,7 @@ FACTS: Mapping[str, Mapping[str, Callable[[Any, CfgNode], Options]]] = {
         "anchors": _anchors,
         "norm": _norm,
     },
-    CLASSIFICATION: {
+    CLASSIFIERS: {
         "backbone": _cell_backbone,
         "initialization": _cell_initialization,
         "norm": _norm,

@@ -1,4 +1,4 @@
-"""Reads the papers' tables and the table of weights beside this file."""
+"""Reads the papers' tables beside this file."""
 
 import functools
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import yaml
 
 HERE = Path(__file__).parent
-DETECTION, CLASSIFICATION = "detection", "classification"
+DETECTORS, CLASSIFIERS = "detection", "classification"
 OF_ROWS = {"label", "config", "printed", "parameters", "not_ours"}
 
 
@@ -29,7 +29,7 @@ class Row(NamedTuple):
 
 
 class Paper(NamedTuple):
-    """`titles`, `rows`, `tasks` (a name in `outcomes.TASKS`) and the config of the `baselines`, by number of the table.
+    """`titles`, `rows`, `tasks` (a name in `outcomes.RUNNERS`) and the config of the `baselines`, by number of table.
 
     `floors`: by task, what the first figure of a baseline has to be: `full` on the paper's own data, else by the name
     of the quick set. `quick`: keys of all quick detectors. `same`: configs that are one experiment, and resolve equal.
@@ -47,22 +47,14 @@ class Paper(NamedTuple):
     quick: dict[str, Any]
 
 
-class Weights(NamedTuple):
-    """The `file` that configs name, whose it is, and the command that makes it of the published file."""
-
-    file: str
-    source: str
-    command: str
-
-
 @functools.cache
 def read_paper(name: str) -> Paper:
     """The tables of the paper `name`, such as xu2022."""
     spec = yaml.safe_load((HERE / f"{name}.yaml").read_text(encoding="utf-8"))
     rows: dict[int, list[Row]] = {}
-    tasks = {number: table.get("task", DETECTION) for number, table in spec["tables"].items()}
+    tasks = {number: table.get("task", DETECTORS) for number, table in spec["tables"].items()}
     for number, table in spec["tables"].items():
-        common = {**(spec["facts"] if tasks[number] == DETECTION else {}), **table.get("facts", {})}
+        common = {**(spec["facts"] if tasks[number] == DETECTORS else {}), **table.get("facts", {})}
         rows[number] = [_row(number, row, common, spec["figures"], name) for row in table["rows"]]
     titles = {number: table["title"] for number, table in spec["tables"].items()}
     same = [[f"{name}/{config}.yaml" for config in group] for group in spec["same"]]
@@ -76,24 +68,3 @@ def _row(number: int, row: dict[str, Any], common: dict[str, Any], figures: list
     printed = dict(zip(figures, row["printed"], strict=True)) if "printed" in row else {}
     config = f"{name}/{row['config']}.yaml" if "config" in row else None
     return Row(number, row["label"], printed, config, facts, row.get("parameters"), row.get("not_ours", ""))
-
-
-@functools.cache
-def read_weights() -> dict[str, Weights]:
-    """By name."""
-    spec = yaml.safe_load((HERE / "weights.yaml").read_text(encoding="utf-8"))
-    return {
-        name: Weights(entry["file"], entry["source"], entry.get("command") or _conversion(entry))
-        for name, entry in spec.items()
-    }
-
-
-def _conversion(entry: dict[str, str]) -> str:
-    options = entry.get("options", "").split()
-    return " ".join(["python tools/convert_checkpoint.py DOWNLOADED", entry["file"], *options])
-
-
-def how_to_get(file: str) -> str:
-    """Whose the weights in `file` are and how to make it, empty for a file that no config of ours names."""
-    found = next((weights for weights in read_weights().values() if weights.file == file), None)
-    return f"it is {found.source}: {found.command}" if found else ""

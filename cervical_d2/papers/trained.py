@@ -16,7 +16,7 @@ class Trained(NamedTuple):
     draws: dict[str, Floats]
 
 
-class Task(NamedTuple):
+class Runner(NamedTuple):
     """How a row is trained and measured.
 
     `figures`: by the heads of their columns, the table's own first. `floors`: head and figure of a floor that is not of

@@ -1,1 +1,1 @@
-"""What people look at: pages and sheets of pictures."""
+"""Pages and sheets for people; computes no figures. Imports every room but papers."""

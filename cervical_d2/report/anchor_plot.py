@@ -6,16 +6,16 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cervical_d2.data.anchor_clusters import best_anchor
-from cervical_d2.report.anchor_fit import AnchorFit
+from cervical_d2.anchors.grid import AnchorFit
+from cervical_d2.anchors.kmeans import best_anchor
+from cervical_d2.curation.statistics import Floats, mean
 from cervical_d2.report.axes import GRAY, RGB, WIDTHS, log_axis, panels
-from cervical_d2.report.statistics import Floats, mean
-from cervical_d2.report.summary import FITS, Subject
+from cervical_d2.report.summary import FITS, SplitStatistics
 
 MARKERS = "osD^vPX*"  # one a pyramid level
 
 
-def anchor_figure(subjects: Sequence[Subject], size: str = "the test size") -> Figure:
+def anchor_figure(subjects: Sequence[SplitStatistics], size: str = "the test size") -> Figure:
     """Left the boxes, at a `size` to be named, among the anchors, right the share of boxes that find an anchor so good;
     a row a split."""
     fits = [(subject, subject.fit) for subject in subjects if subject.fit]

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import numpy as np
 
+from cervical_d2.anchors.study import CLUSTERED, OWN, Study, sizes_in_words, training_sizes
+from cervical_d2.curation.statistics import Floats, SplitBoxes, mean, share
 from cervical_d2.evaluation.table import aligned
 from cervical_d2.files import write_bytes, write_text
 from cervical_d2.modeling.anchors import anchor_levels, level_strides
 from cervical_d2.report.anchor_plot import anchor_figure, sweep_figure
-from cervical_d2.report.anchor_study import CLUSTERED, OWN, Study, sizes_in_words, training_sizes
 from cervical_d2.report.axes import png
-from cervical_d2.report.statistics import Floats, SplitBoxes, mean, share
-from cervical_d2.report.summary import FITS, Subject
+from cervical_d2.report.summary import FITS, SplitStatistics
 
 LOST = 0.02  # of a class's boxes, to a grid that is too coarse for them, is told
 
@@ -100,7 +100,9 @@ def write_study(found: Study, output: Path) -> list[Path]:
     """anchors.yaml, anchors.png (boxes and anchors) and, of a sweep, sweep.png into the folder `output`."""
     files = {"anchors.yaml": as_yaml(found) + "\n"}
     subjects = [
-        Subject(found.boxes._replace(name=f"{found.boxes.name}, {len(fit.anchors.size)} anchors ({kind})"), {}, fit)
+        SplitStatistics(
+            found.boxes._replace(name=f"{found.boxes.name}, {len(fit.anchors.size)} anchors ({kind})"), {}, fit
+        )
         for kind, fit in found.fits.items()
     ]
     pictures = {"anchors.png": anchor_figure(subjects, sizes_in_words(found.cfg))}

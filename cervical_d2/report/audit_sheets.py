@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from cervical_d2.data.audits.audit import AUDITS, Finding
-from cervical_d2.data.audits.boxes import BoxPair
-from cervical_d2.data.audits.groups import SharedGroup
-from cervical_d2.data.audits.overlaps import Overlap
+from cervical_d2.curation.audits.audit import AUDITS, Finding
+from cervical_d2.curation.audits.boxes import BoxPair
+from cervical_d2.curation.audits.groups import SharedGroup
+from cervical_d2.curation.audits.overlaps import Overlap
 from cervical_d2.data.mapper import read_image
+from cervical_d2.draw import COLORS, FONT
 from cervical_d2.files import write_bytes, write_json
-from cervical_d2.inference.draw import COLORS, FONT
 from cervical_d2.report.pictures import GAP, fit
 
 WORST = 24  # findings on a sheet

@@ -12,7 +12,7 @@ from detectron2.data import transforms as T
 from cervical_d2.config import load_config
 from cervical_d2.config_keys import KEYS
 from cervical_d2.data.augmentation import cytology_augmentations
-from cervical_d2.inference.draw import FONT, Box, draw_boxes, legend
+from cervical_d2.draw import FONT, Box, draw_boxes, legend
 
 # Strong settings, so that a picture shows them.
 SHOWN = (

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from cervical_d2.inference.draw import COLORS
+from cervical_d2.draw import COLORS
 
 RGB: tuple[tuple[float, float, float], ...] = tuple((red / 255, green / 255, blue / 255) for red, green, blue in COLORS)
 GRAY = "0.45"

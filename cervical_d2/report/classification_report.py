@@ -7,7 +7,7 @@ from typing import NamedTuple
 from detectron2.config import CfgNode
 
 from cervical_d2.config import load_dumped_config
-from cervical_d2.data.folds import Part
+from cervical_d2.curation.folds import Part
 from cervical_d2.engine.cross_validation import answers_file, config_of
 from cervical_d2.engine.tasks import CLASSIFICATION, task_of
 from cervical_d2.evaluation.bootstrap import SAMPLES

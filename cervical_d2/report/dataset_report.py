@@ -8,11 +8,12 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from matplotlib.figure import Figure
 
+from cervical_d2.anchors.grid import fit_anchors
+from cervical_d2.curation.statistics import arrays_of
 from cervical_d2.data.build import records_of
 from cervical_d2.data.pixels import pixel_statistics
 from cervical_d2.errors import UserError
 from cervical_d2.files import write_bytes, write_json, write_text
-from cervical_d2.report.anchor_fit import fit_anchors
 from cervical_d2.report.anchor_plot import anchor_figure
 from cervical_d2.report.axes import png
 from cervical_d2.report.page import Chart, Section, page
@@ -24,8 +25,7 @@ from cervical_d2.report.plots import (
     shape_figure,
     size_figure,
 )
-from cervical_d2.report.statistics import arrays_of
-from cervical_d2.report.summary import Subject, describe, subject_of
+from cervical_d2.report.summary import SplitStatistics, describe, split_statistics
 from cervical_d2.report.tables import Table, tables, tables_text
 
 
@@ -70,7 +70,7 @@ DRAWINGS = (
 )
 
 
-def study(names: Sequence[str], cfg: CfgNode | None, pixel_format: str | None) -> list[Subject]:
+def collect_statistics(names: Sequence[str], cfg: CfgNode | None, pixel_format: str | None) -> list[SplitStatistics]:
     """What is to be known of the splits `names` (registered).
 
     With `cfg` their boxes are compared with its anchors; with `pixel_format` every image is read. Raises `UserError`.
@@ -83,11 +83,11 @@ def study(names: Sequence[str], cfg: CfgNode | None, pixel_format: str | None) -
             raise UserError(f"{name}: no image; check the data set's paths")
         boxes = arrays_of(name, MetadataCatalog.get(name).thing_classes, records)
         fit = fit_anchors(boxes, cfg) if cfg else None
-        subjects.append(subject_of(boxes, fit, pixel_statistics(records, pixel_format) if pixel_format else None))
+        subjects.append(split_statistics(boxes, fit, pixel_statistics(records, pixel_format) if pixel_format else None))
     return subjects
 
 
-def write_report(subjects: Sequence[Subject], output: Path, subtitle: str, scale: str = "auto") -> str:
+def write_statistics(subjects: Sequence[SplitStatistics], output: Path, subtitle: str, scale: str = "auto") -> str:
     """Write statistics.json, statistics.html and a PNG of each figure into `output`; returns the tables as text.
 
     `scale` is that of the bars of the classes, as in `plots.class_figure`.
@@ -103,7 +103,7 @@ def write_report(subjects: Sequence[Subject], output: Path, subtitle: str, scale
     return tables_text(found)
 
 
-def _section(table: Table, subjects: Sequence[Subject], scale: str) -> Section:
+def _section(table: Table, subjects: Sequence[SplitStatistics], scale: str) -> Section:
     """The table with the figures that belong to it below."""
     charts = []
     for item in DRAWINGS:

@@ -31,7 +31,7 @@ def precision_recall_figure(analysis: Analysis) -> Figure:
         recall, precision = found.recall[0, 0], found.precision[0, 0]
         # The best precision holds for every lower recall, and ends where recall does.
         ax.step([0, *recall, recall[-1]], [precision[0], *precision, 0], where="pre", **_line(label),
-                label=analysis.scene.classes[label])  # fmt: skip
+                label=analysis.inputs.classes[label])  # fmt: skip
     return _finish(figure, ax, "recall", "precision", "lower left")
 
 
@@ -52,7 +52,7 @@ def froc_figure(analysis: Analysis, measured: Measured) -> Figure:
     log_axis(ax, "x", RATES[0] / 2, 2 * RATES[-1], 9)
     ax.set_xlim(RATES[0] / 2, 2 * RATES[-1])
     return _finish(figure, ax, "false positives per image" + (" or slide" if len(analysis.units) > 1 else ""),
-                   f"share of {LESIONS[bool(analysis.scene.severity.known.any())]} found", "lower right")  # fmt: skip
+                   f"share of {LESIONS[bool(analysis.inputs.severity.known.any())]} found", "lower right")  # fmt: skip
 
 
 def roc_figure(analysis: Analysis) -> Figure:
@@ -83,12 +83,12 @@ def reliability_figure(analysis: Analysis) -> Figure:
 
 def error_figure(analysis: Analysis) -> Figure:
     """What goes wrong from the threshold on, by class."""
-    scene = analysis.scene
-    table = error_table(analysis.errors, scene.truth, scene.detections, analysis.score, len(scene.classes))[:, 1:]
-    figure, (ax,) = panels(1, 1.6 + 0.32 * len(scene.classes))
-    left = np.zeros(len(scene.classes))
+    inputs = analysis.inputs
+    table = error_table(analysis.errors, inputs.truth, inputs.detections, analysis.score, len(inputs.classes))[:, 1:]
+    figure, (ax,) = panels(1, 1.6 + 0.32 * len(inputs.classes))
+    left = np.zeros(len(inputs.classes))
     for number, name in enumerate(ERRORS):
-        ax.barh(scene.classes, table[:, number], left=left, color=RGB[number], hatch=HATCHES[number], label=name,
+        ax.barh(inputs.classes, table[:, number], left=left, color=RGB[number], hatch=HATCHES[number], label=name,
                 edgecolor="white", linewidth=0)  # fmt: skip
         left += table[:, number]
     ax.invert_yaxis()

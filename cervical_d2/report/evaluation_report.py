@@ -8,18 +8,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from detectron2.config import CfgNode
 
-from cervical_d2.data.formats import Record
+from cervical_d2.datasets.formats import Record
 from cervical_d2.engine.tasks import CLASSIFICATION, task_of
 from cervical_d2.evaluation.analysis import Analysis
 from cervical_d2.evaluation.bootstrap import SAMPLES, Measured, measure
 from cervical_d2.evaluation.centers import SCORE
 from cervical_d2.evaluation.comparison import HEADER, MAIN, NOTE, compare, row, verdict
 from cervical_d2.evaluation.error_types import KINDS
-from cervical_d2.evaluation.loading import load_scenes
+from cervical_d2.evaluation.loading import load_inputs
 from cervical_d2.evaluation.severity import OWN
 from cervical_d2.files import replaced_folder, write_json, write_text
 from cervical_d2.report.classification_report import cell_runs, write_cell_report
-from cervical_d2.report.evaluation_sections import Subject, sections
+from cervical_d2.report.evaluation_sections import EvaluatedModel, sections
 from cervical_d2.report.figure_titles import TITLES, title
 from cervical_d2.report.gallery import FoundBox, Gallery, GalleryImage, TruthBox, write_images
 from cervical_d2.report.page import Section, page
@@ -40,16 +40,18 @@ class Options(NamedTuple):
     severity: Path = OWN
 
 
-def write_report(dataset: str, sources: Sequence[Evaluated], output: Path, options: Options) -> tuple[Path, list[str]]:
+def write_evaluation_report(
+    dataset: str, sources: Sequence[Evaluated], output: Path, options: Options
+) -> tuple[Path, list[str]]:
     """Write `output`: index.html, figures.json, images/. `sources`: one, or two of which the second is the baseline.
 
     Returns the page and notes for the user. Raises `UserError` before anything is written.
     """
-    loaded = load_scenes(dataset, [item.predictions for item in sources], options.severity)
-    analyses = [Analysis(scene, options.score) for scene in loaded.scenes]
-    measured = [measure(item.figures, item.scene.units, options.samples, options.seed) for item in analyses]
+    loaded = load_inputs(dataset, [item.predictions for item in sources], options.severity)
+    analyses = [Analysis(one, options.score) for one in loaded.inputs]
+    measured = [measure(item.figures, item.inputs.units, options.samples, options.seed) for item in analyses]
     names = [item.name for item in sources]
-    parts = sections(Subject(analyses[0], measured[0]))
+    parts = sections(EvaluatedModel(analyses[0], measured[0]))
     if len(sources) > 1:
         parts.insert(1, _compared(measured, names))
     parts += run_sections(sources, dataset)
@@ -57,7 +59,7 @@ def write_report(dataset: str, sources: Sequence[Evaluated], output: Path, optio
     with replaced_folder(output, FIGURES) as folder:
         urls = write_images(loaded.records, folder)
         gallery = Gallery(
-            loaded.scenes[0].classes, options.score, list(_images(analyses, loaded.records, urls)),
+            loaded.inputs[0].classes, options.score, list(_images(analyses, loaded.records, urls)),
             names if len(names) > 1 else ("prediction",),
         )  # fmt: skip
         write_json(folder / FIGURES, _document(dataset, names, measured, options), indent=1)
@@ -78,7 +80,7 @@ def write_reports(cfg: CfgNode) -> None:
         return
     for dataset in cfg.DATASETS.TEST:
         place = folder / "report" / (dataset if len(cfg.DATASETS.TEST) > 1 else "")
-        path, notes = write_report(dataset, [evaluated(folder, dataset)], place, options)
+        path, notes = write_evaluation_report(dataset, [evaluated(folder, dataset)], place, options)
         logger.info("\n".join([f"report: {path}", *notes]))
 
 
@@ -114,8 +116,8 @@ def _number(value: float) -> float | None:
 
 
 def _images(analyses: Sequence[Analysis], records: Sequence[Record], urls: Sequence[str]) -> Iterator[GalleryImage]:
-    truths = _by_image(_truth(analyses[0]), analyses[0].scene.truth.image, len(records))
-    found = [_by_image(_found(item), item.scene.detections.image, len(records)) for item in analyses]
+    truths = _by_image(_truth(analyses[0]), analyses[0].inputs.truth.image, len(records))
+    found = [_by_image(_found(item), item.inputs.detections.image, len(records)) for item in analyses]
     for number, (record, url) in enumerate(zip(records, urls, strict=True)):
         group = record.get("group_id")
         yield GalleryImage(
@@ -126,9 +128,9 @@ def _images(analyses: Sequence[Analysis], records: Sequence[Record], urls: Seque
 
 def _truth(analysis: Analysis) -> list[TruthBox | None]:
     """In the order of the truth; of the copies that an ignored region has for every class all but the first is None."""
-    scene, errors = analysis.scene, analysis.errors
-    truth = scene.truth
-    points: Sequence[Sequence[float] | None] = scene.centers.tolist() if scene.radius else [None] * len(truth.label)
+    inputs, errors = analysis.inputs, analysis.errors
+    truth = inputs.truth
+    points: Sequence[Sequence[float] | None] = inputs.centers.tolist() if inputs.radius else [None] * len(truth.label)
     return [
         None if ignore and label else TruthBox(box, -1 if ignore else label, found, covered, point)
         for box, label, ignore, found, covered, point in zip(
@@ -138,7 +140,7 @@ def _truth(analysis: Analysis) -> list[TruthBox | None]:
 
 
 def _found(analysis: Analysis) -> list[FoundBox]:
-    detections, kinds = analysis.scene.detections, analysis.errors.kind.tolist()
+    detections, kinds = analysis.inputs.detections, analysis.errors.kind.tolist()
     return [
         FoundBox(box, label, score, KINDS[kind])
         for box, label, score, kind in zip(

@@ -25,7 +25,7 @@ from cervical_d2.report.tables import Table
 WANTED = (0.5, 0.7, 0.8, 0.9, 0.95)  # sensitivities for which thresholds are told
 
 
-class Subject(NamedTuple):
+class EvaluatedModel(NamedTuple):
     """One model on one data set."""
 
     analysis: Analysis
@@ -34,7 +34,7 @@ class Subject(NamedTuple):
     @property
     def lesion(self) -> str:
         """What cells of the classes that count as lesions are called."""
-        return LESIONS[bool(self.analysis.scene.severity.known.any())]
+        return LESIONS[bool(self.analysis.inputs.severity.known.any())]
 
 
 def spelled(found: Interval) -> str:
@@ -42,13 +42,13 @@ def spelled(found: Interval) -> str:
     return "" if np.isnan(found.low) else f"{found.low:.1f} to {found.high:.1f}"
 
 
-def sections(subject: Subject) -> list[Section]:
+def sections(subject: EvaluatedModel) -> list[Section]:
     """All of one model's."""
     made = (_summary, _classes, _lesions, _units, _mistakes, _scores, _strata, _protocols)
     return [section for make in made if (section := make(subject))]
 
 
-def _cards(subject: Subject, rows: Sequence[tuple[str, str, str]]) -> Cards:
+def _cards(subject: EvaluatedModel, rows: Sequence[tuple[str, str, str]]) -> Cards:
     found = []
     for name, title, note in rows:
         value = subject.measured.figures.get(name, float("nan"))
@@ -57,10 +57,10 @@ def _cards(subject: Subject, rows: Sequence[tuple[str, str, str]]) -> Cards:
     return Cards(found)
 
 
-def _summary(subject: Subject) -> Section:
-    scene = subject.analysis.scene
-    truths = int((~(scene.truth.crowd | scene.truth.ignore)).sum())
-    unit = f"{scene.units} slides" if scene.grouped else f"{len(scene.unit)} images"
+def _summary(subject: EvaluatedModel) -> Section:
+    inputs = subject.analysis.inputs
+    truths = int((~(inputs.truth.crowd | inputs.truth.ignore)).sum())
+    unit = f"{inputs.units} slides" if inputs.grouped else f"{len(inputs.unit)} images"
     cards = _cards(
         subject,
         (
@@ -80,18 +80,18 @@ def _summary(subject: Subject) -> Section:
     return Section(
         "summary",
         "Summary",
-        f"{len(scene.unit)} images, {truths:,} labeled cells, {len(scene.detections.score):,} detections. "
+        f"{len(inputs.unit)} images, {truths:,} labeled cells, {len(inputs.detections.score):,} detections. "
         f"Below each figure its {LEVEL} % interval: what it could have been with other {unit} of this kind.",
         [cards],
     )
 
 
-def _classes(subject: Subject) -> Section:
-    scene, measured = subject.analysis.scene, subject.measured
+def _classes(subject: EvaluatedModel) -> Section:
+    inputs, measured = subject.analysis.inputs, subject.measured
     rows: list[list[Any]] = []
-    counted = ~(scene.truth.crowd | scene.truth.ignore)
-    for label, name in enumerate(scene.classes):
-        cells: list[Any] = [name, int((scene.truth.label[counted] == label).sum())]
+    counted = ~(inputs.truth.crowd | inputs.truth.ignore)
+    for label, name in enumerate(inputs.classes):
+        cells: list[Any] = [name, int((inputs.truth.label[counted] == label).sum())]
         for figure in ("AP50", "recall50", "AP", "froc"):
             cells += [measured.figures[f"{figure}/{name}"], spelled(measured.interval(f"{figure}/{name}"))]
         rows.append(cells)
@@ -102,10 +102,10 @@ def _classes(subject: Subject) -> Section:
     return Section("classes", "Classes", note, [Table("", "", header, rows), chart])
 
 
-def _lesions(subject: Subject) -> Section:
+def _lesions(subject: EvaluatedModel) -> Section:
     analysis, measured = subject.analysis, subject.measured
     names = [
-        name for name, grave in zip(analysis.scene.classes, analysis.scene.severity.abnormal, strict=True) if grave
+        name for name, grave in zip(analysis.inputs.classes, analysis.inputs.severity.abnormal, strict=True) if grave
     ]
     rates: list[list[Any]] = []
     for unit in analysis.units:
@@ -114,8 +114,8 @@ def _lesions(subject: Subject) -> Section:
             rates.append([f"{rate:g} / {unit}", found.value, spelled(found)])
     operations = [[f"{100 * wanted:g} %", *_operation(analysis, wanted)] for wanted in WANTED]
     matched = (
-        f"a detection counts whose middle is within {analysis.scene.radius:g} px of the labeled center"
-        if (analysis.scene.radius)
+        f"a detection counts whose middle is within {analysis.inputs.radius:g} px of the labeled center"
+        if (analysis.inputs.radius)
         else "a detection counts from an IoU of 0.5 on"
     )
     return Section(
@@ -134,11 +134,11 @@ def _lesions(subject: Subject) -> Section:
 
 
 def _operation(analysis: Analysis, wanted: float) -> Iterator[float]:
-    found = operation_at(analysis.lesions, len(analysis.scene.unit), wanted)
+    found = operation_at(analysis.lesions, len(analysis.inputs.unit), wanted)
     return iter((found.threshold, 100 * found.sensitivity, 100 * found.precision, found.false_positives))
 
 
-def _units(subject: Subject) -> Section | None:
+def _units(subject: EvaluatedModel) -> Section | None:
     analysis, measured = subject.analysis, subject.measured
     both = [name for name, units in analysis.units.items() if 0 < units.positive.sum() < len(units.positive)]
     if not both:
@@ -162,12 +162,12 @@ def _units(subject: Subject) -> Section | None:
     )
 
 
-def _mistakes(subject: Subject) -> Section:
+def _mistakes(subject: EvaluatedModel) -> Section:
     analysis = subject.analysis
-    scene, measured = analysis.scene, subject.measured
-    names = [*scene.classes, "background"]
+    inputs, measured = analysis.inputs, subject.measured
+    names = [*inputs.classes, "background"]
     items: list[Item] = []
-    matrix = confusion_matrix(analysis.calls, len(scene.classes)).tolist()
+    matrix = confusion_matrix(analysis.calls, len(inputs.classes)).tolist()
     note = "Row: what it is. Column: what it was called. Background as a column is missed, as a row a false alarm."
     items.append(Matrix("What was called what", note, names, names, matrix, "truth", "prediction"))
     if "severity/cost" in measured.figures:
@@ -180,18 +180,18 @@ def _mistakes(subject: Subject) -> Section:
                 [[found.value, f"{found.low:.2f} to {found.high:.2f}"]],
             )
         )
-    table = error_table(analysis.errors, scene.truth, scene.detections, analysis.score, len(scene.classes))
+    table = error_table(analysis.errors, inputs.truth, inputs.detections, analysis.score, len(inputs.classes))
     header = ["class", *KINDS[:IGNORED], "missed"]
     items += [
         Table("Kinds of mistakes", "Localization: right class, poor box (IoU 0.1 to 0.5). Class: on a cell of another. "
               "Duplicate: a cell found already. Both: wrong class and poor box. Missed: nothing of it found.",
-              header, [[name, *row] for name, row in zip(scene.classes, table.tolist(), strict=True)]),
+              header, [[name, *row] for name, row in zip(inputs.classes, table.tolist(), strict=True)]),
         Chart("errors", "Mistakes by class", "", error_figure(analysis)),
     ]  # fmt: skip
     return Section("mistakes", "Mistakes", f"Detections of a score of {analysis.score:g} or more.", items)
 
 
-def _scores(subject: Subject) -> Section:
+def _scores(subject: EvaluatedModel) -> Section:
     found = subject.measured.interval("calibration/ECE")
     note = (
         "If scores were probabilities, of detections with a score of 0.8 eight of ten would be right. Expected "
@@ -202,7 +202,7 @@ def _scores(subject: Subject) -> Section:
     return Section("scores", "What a score means", note, [chart])
 
 
-def _strata(subject: Subject) -> Section:
+def _strata(subject: EvaluatedModel) -> Section:
     measured = subject.measured
     rows = []
     for name in measured.figures:
@@ -217,9 +217,9 @@ def _strata(subject: Subject) -> Section:
     return Section("strata", "Size and crowding", note, [Table("", "", ["by", "", "recall", f"{LEVEL} %"], rows)])
 
 
-def _protocols(subject: Subject) -> Section:
+def _protocols(subject: EvaluatedModel) -> Section:
     measured = subject.measured
-    rows = protocol_rows(measured.figures, subject.analysis.scene.classes)
+    rows = protocol_rows(measured.figures, subject.analysis.inputs.classes)
     note = (
         "The same detections under the protocols that papers use without naming them. A figure can be compared with "
         "one of its own row only."

@@ -15,8 +15,8 @@ import numpy as np
 from tqdm import tqdm
 
 from cervical_d2.colors import COLORS
-from cervical_d2.data.formats import Record
 from cervical_d2.data.mapper import read_image
+from cervical_d2.datasets.formats import Record
 from cervical_d2.evaluation.error_types import KINDS
 from cervical_d2.files import write_bytes
 

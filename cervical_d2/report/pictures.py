@@ -12,12 +12,12 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 from tqdm import tqdm
 
-from cervical_d2.data.formats import Record
 from cervical_d2.data.mapper import read_image
+from cervical_d2.datasets.formats import Record
+from cervical_d2.draw import FONT, Box, draw_boxes, legend
 from cervical_d2.errors import UserError
 from cervical_d2.files import write_bytes
 from cervical_d2.inference.batch import picture_names
-from cervical_d2.inference.draw import FONT, Box, draw_boxes, legend
 
 GAP = 8  # px between pictures
 ON_SHEET = 6  # pictures

@@ -7,9 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from cervical_d2.data.pixels import LEVELS
-from cervical_d2.report.axes import GRAY, RGB, WIDTHS, log_axis, panels, short
-from cervical_d2.report.statistics import (
+from cervical_d2.curation.statistics import (
     MEASURES,
     Floats,
     Ints,
@@ -18,7 +16,9 @@ from cervical_d2.report.statistics import (
     class_counts,
     measures,
 )
-from cervical_d2.report.summary import OVERLAPS, Subject
+from cervical_d2.data.pixels import LEVELS
+from cervical_d2.report.axes import GRAY, RGB, WIDTHS, log_axis, panels, short
+from cervical_d2.report.summary import OVERLAPS, SplitStatistics
 
 BOXES, IMAGES = RGB[1], RGB[4]
 SKEWED = 50  # times the rarest class: where bars of equal scale would hide it
@@ -26,7 +26,7 @@ PER_BIN = 10  # boxes that a bin of the map of places holds on average, lest it 
 UNITS = {"width": "width (px)", "height": "height (px)", "area": "area (square px)", "aspect ratio": "height / width"}
 
 
-def class_figure(subjects: Sequence[Subject], scale: str = "auto") -> Figure:
+def class_figure(subjects: Sequence[SplitStatistics], scale: str = "auto") -> Figure:
     """Boxes and images of each class as paired bars. `scale`: linear, log, or auto: log where classes differ much."""
     figure, axes = panels(len(subjects), 0.9 + 0.42 * max(len(subject.boxes.classes) for subject in subjects))
     found = [class_counts(subject.boxes) for subject in subjects]
@@ -54,7 +54,7 @@ def _skewed(boxes: Ints) -> bool:
     return len(seen) > 0 and bool(seen.max() > SKEWED * seen.min())
 
 
-def shape_figure(subjects: Sequence[Subject]) -> Figure:
+def shape_figure(subjects: Sequence[SplitStatistics]) -> Figure:
     """Widths, heights, areas and aspect ratios of each class: 5, 25, 50, 75 and 95 % of the boxes; a row a split."""
     heights = [0.5 + 0.26 * len(subject.boxes.classes) for subject in subjects]
     figure = Figure((WIDTHS[1], sum(heights) + 0.4), layout="constrained")
@@ -84,7 +84,7 @@ def _spread(ax: Axes, table: Floats) -> None:
     ax.grid(axis="x", alpha=0.3)
 
 
-def center_figure(subjects: Sequence[Subject]) -> Figure:
+def center_figure(subjects: Sequence[SplitStatistics]) -> Figure:
     """Where in the image the boxes' middles lie."""
     figure, axes = panels(len(subjects), 3.2)
     for ax, subject in zip(axes, subjects, strict=True):
@@ -97,7 +97,7 @@ def center_figure(subjects: Sequence[Subject]) -> Figure:
     return figure
 
 
-def crowding_figure(subjects: Sequence[Subject]) -> Figure:
+def crowding_figure(subjects: Sequence[SplitStatistics]) -> Figure:
     """Left how many boxes the images have, right how much the boxes overlap."""
     figure, (crowd, overlap) = panels(2, 3.4)
     top = max(int(boxes_per_image(subject.boxes).max()) for subject in subjects)
@@ -128,7 +128,7 @@ def crowding_figure(subjects: Sequence[Subject]) -> Figure:
     return figure
 
 
-def size_figure(subjects: Sequence[Subject]) -> Figure:
+def size_figure(subjects: Sequence[SplitStatistics]) -> Figure:
     """The sizes of the images and their mean."""
     figure, axes = panels(len(subjects), 3.4)
     for ax, subject in zip(axes, subjects, strict=True):
@@ -145,7 +145,7 @@ def size_figure(subjects: Sequence[Subject]) -> Figure:
     return figure
 
 
-def pixel_figure(subjects: Sequence[Subject]) -> Figure:
+def pixel_figure(subjects: Sequence[SplitStatistics]) -> Figure:
     """How often each value occurs in each channel, with the means."""
     found = [(subject.boxes.name, subject.pixels) for subject in subjects if subject.pixels]
     figure, axes = panels(len(found), 3.0)

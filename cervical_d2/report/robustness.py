@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 
 from cervical_d2.data.corruptions import CORRUPTIONS, STRENGTHS, Corruption, corrupted
 from cervical_d2.data.mapper import read_image
+from cervical_d2.draw import FONT
+from cervical_d2.evaluation.robustness import UNDISTURBED, Split, Trial
 from cervical_d2.evaluation.table import aligned
-from cervical_d2.inference.draw import FONT
-from cervical_d2.inference.robustness import UNDISTURBED, Split, Trial
 from cervical_d2.report.axes import RGB, panels
 from cervical_d2.report.pictures import GAP
 from cervical_d2.structures import corners

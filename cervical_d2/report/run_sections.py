@@ -7,13 +7,13 @@ from typing import NamedTuple
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from cervical_d2.anchors.grid import fit_anchors
+from cervical_d2.curation.statistics import arrays_of
 from cervical_d2.errors import UserError
-from cervical_d2.report.anchor_fit import fit_anchors
 from cervical_d2.report.anchor_plot import anchor_figure
 from cervical_d2.report.page import Chart, Section, Text
 from cervical_d2.report.run_comparison import Run, comparison, curves, has_curves, read_run
-from cervical_d2.report.statistics import arrays_of
-from cervical_d2.report.summary import subject_of
+from cervical_d2.report.summary import split_statistics
 
 
 class Evaluated(NamedTuple):
@@ -63,7 +63,7 @@ def _learning(runs: Sequence[Run]) -> Section | None:
 
 def _anchors(run: Run, dataset: str) -> Section:
     boxes = arrays_of(dataset, MetadataCatalog.get(dataset).thing_classes, DatasetCatalog.get(dataset))
-    subject = subject_of(boxes, fit_anchors(boxes, run.cfg))
+    subject = split_statistics(boxes, fit_anchors(boxes, run.cfg))
     note = "Boxes at the size of the test among the anchors of the config, and how well the best one fits by shape."
     return Section("anchors", "Anchors and boxes", note, [Chart("anchors", "", "", anchor_figure([subject]))])
 

@@ -4,9 +4,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cervical_d2.data.pixels import PixelStatistics
-from cervical_d2.report.anchor_fit import AnchorFit
-from cervical_d2.report.statistics import (
+from cervical_d2.anchors.grid import AnchorFit
+from cervical_d2.curation.statistics import (
     QUANTILES,
     Floats,
     SplitBoxes,
@@ -17,6 +16,7 @@ from cervical_d2.report.statistics import (
     overlaps,
     share,
 )
+from cervical_d2.data.pixels import PixelStatistics
 
 OVERLAPS = (0.3, 0.5, 0.7)  # IoU: ComparisonDetector's NMS, the final NMS of Detectron2, that of its RPN
 PERCENTILES = tuple(f"p{100 * quantile:g}" for quantile in QUANTILES)
@@ -25,7 +25,7 @@ FITS = (0.5, 0.7)  # IoU: what matches half-way, and what an RPN takes for foreg
 Document = dict[str, Any]
 
 
-class Subject(NamedTuple):
+class SplitStatistics(NamedTuple):
     """A split and what was found out about it; `fit` without a config and `pixels` without images are None."""
 
     boxes: SplitBoxes
@@ -34,12 +34,14 @@ class Subject(NamedTuple):
     pixels: PixelStatistics | None = None
 
 
-def subject_of(boxes: SplitBoxes, fit: AnchorFit | None = None, pixels: PixelStatistics | None = None) -> Subject:
+def split_statistics(
+    boxes: SplitBoxes, fit: AnchorFit | None = None, pixels: PixelStatistics | None = None
+) -> SplitStatistics:
     """With the overlaps, which text and pictures both want."""
-    return Subject(boxes, overlaps(boxes), fit, pixels)
+    return SplitStatistics(boxes, overlaps(boxes), fit, pixels)
 
 
-def describe(subject: Subject) -> Document:
+def describe(subject: SplitStatistics) -> Document:
     """Everything in numbers, as plain lists and tables; NaN is None, as JSON has no other word for it."""
     split = subject.boxes
     crowd, size = boxes_per_image(split), split.size

@@ -1,1 +1,1 @@
-"""Opening slides and large images, reading regions, tissue masks, tiling: shared by data and inference."""
+"""Opening slides and large images: regions, tissue, tiles. Imports the ground alone."""

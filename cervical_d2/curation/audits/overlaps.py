@@ -1,0 +1,116 @@
+"""The same or overlapping content in two images, above all across splits: candidates by votes, then registration."""
+
+import functools
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from cervical_d2.curation.audits.candidates import Candidate, find_candidates
+from cervical_d2.curation.audits.keypoints import Fingerprint, fingerprint, working_copy
+from cervical_d2.curation.audits.registration import Registration, register
+
+MIRROR = np.array([[-1.0, 0.0], [0.0, 1.0]])
+
+
+class Image(NamedTuple):
+    """An image of a split."""
+
+    file: str
+    split: str
+
+
+class Overlap(NamedTuple):
+    """Two images with the same content.
+
+    `share`: of the smaller one, that both show; `correlation` of that part, -1..1; `outlines`: that part in each image,
+    (C, 2) x, y in its own pixels, corner by corner the same content; `mirrored`: one is a mirror image of the other.
+    """
+
+    first: Image
+    second: Image
+    share: float
+    correlation: float
+    mirrored: bool
+    outlines: tuple[np.ndarray, np.ndarray]
+
+    def line(self) -> str:
+        """For a reader."""
+        mirrored = ", mirrored" if self.mirrored else ""
+        return (
+            f"{self.first.split} {Path(self.first.file).name} and {self.second.split} {Path(self.second.file).name}: "
+            f"{self.share:.0%} of the smaller image is in both, correlation {self.correlation:.2f}{mirrored}"
+        )
+
+    def document(self) -> dict[str, Any]:
+        """For JSON."""
+        places = [
+            {**image._asdict(), "outline": outline.round(1).tolist()}
+            for image, outline in zip((self.first, self.second), self.outlines, strict=True)
+        ]
+        measured = {"share": self.share, "correlation": self.correlation, "mirrored": self.mirrored}
+        return {"first": places[0], "second": places[1], **measured}
+
+
+def find_overlaps(images: Sequence[Image], within: bool = False) -> list[Overlap]:
+    """Pairs that show the same content, the largest share first; across splits only, unless `within`.
+
+    Time grows with the number of images, and with that of pairs that look alike, not with that of all pairs.
+    Raises `UserError` for an image that cannot be read.
+    """
+    prints = [fingerprint(image.file) for image in tqdm(images, desc="describing", unit="image", delay=3)]
+    return match_fingerprints(images, prints, within)
+
+
+def match_fingerprints(images: Sequence[Image], prints: Sequence[Fingerprint], within: bool) -> list[Overlap]:
+    """`find_overlaps` where the images have been described before."""
+    names = sorted({image.split for image in images})
+    splits = np.array([names.index(image.split) for image in images])
+    equal = {pair: _equal(images, prints, *pair) for pair in _equal_pixels(prints, splits, within)}
+    candidates = [item for item in find_candidates(prints, splits, within) if (item.first, item.second) not in equal]
+    copy = functools.lru_cache(maxsize=64)(working_copy)
+    found = list(equal.values())
+    for item in tqdm(sorted(candidates), desc="registering", unit="pair", delay=3):
+        one, other = (copy(images[number].file) for number in (item.first, item.second))
+        image = np.ascontiguousarray(one[0][:, ::-1]) if item.mirrored else one[0]
+        views = prints[item.first].views[int(item.mirrored)], prints[item.second].views[0]
+        result = register(*views, image, other[0])
+        if result is not None and result.same:
+            found.append(_overlap(images, item, result, one, other))
+    return sorted(found, key=lambda item: (-item.share, -item.correlation, item.first, item.second))
+
+
+def _equal_pixels(prints: Sequence[Fingerprint], splits: np.ndarray, within: bool) -> Iterator[tuple[int, int]]:
+    """Pairs of equal pixels, which includes images without any keypoint."""
+    same: dict[bytes, list[int]] = defaultdict(list)
+    for number, item in enumerate(prints):
+        for earlier in same[item.digest]:
+            if within or splits[earlier] != splits[number]:
+                yield earlier, number
+        same[item.digest].append(number)
+
+
+def _equal(images: Sequence[Image], prints: Sequence[Fingerprint], first: int, second: int) -> Overlap:
+    width, height = np.array(prints[first].size) / prints[first].scale
+    whole = np.array([(0, 0), (width, 0), (width, height), (0, height)], np.float32)
+    return Overlap(images[first], images[second], 1.0, 1.0, False, (whole, whole))
+
+
+def _overlap(
+    images: Sequence[Image],
+    pair: Candidate,
+    result: Registration,
+    one: tuple[np.ndarray, float],
+    other: tuple[np.ndarray, float],
+) -> Overlap:
+    back = cv2.transform(result.outline[None], cv2.invertAffineTransform(result.transform))[0]
+    if pair.mirrored:
+        back = back @ MIRROR + (one[0].shape[1], 0)
+    outlines = back / one[1], result.outline / other[1]
+    share = round(result.overlap, 4)
+    correlation = round(result.correlation, 4)
+    return Overlap(images[pair.first], images[pair.second], share, correlation, pair.mirrored, outlines)

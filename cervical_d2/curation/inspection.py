@@ -1,0 +1,220 @@
+"""Everything that can be wrong with data sets, looked for at once: the work of tools/check_dataset.py."""
+
+import functools
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cervical_d2.curation import conversion
+from cervical_d2.curation.conversion import Reading
+from cervical_d2.datasets.checks import check_classes, check_content, check_images, place_of, stale_caches
+from cervical_d2.datasets.classes import ClassTable
+from cervical_d2.datasets.formats import FORMATS, Document, Record, Source, format_of
+from cervical_d2.datasets.images import ImageFolder
+from cervical_d2.datasets.problems import KINDS, SEVERITIES, Problems
+from cervical_d2.datasets.reading import Split, read_source, read_split, source_of
+from cervical_d2.datasets.registry import definition_of, name_and_maps, splits_of
+from cervical_d2.errors import UserError
+from cervical_d2.files import refuse_existing, write_json
+
+OF_FOLDERS = ("yolo",)  # formats of all images of a folder, which cannot leave one out
+
+
+class Target(NamedTuple):
+    """A split to check. Those of one `group` are splits of one data set.
+
+    `usable`: what is left of it without its faults, as it stands in its files: nothing placed around centers.
+    `whole`: all splits that share its images' folder are checked, so that an image that no annotation names is told.
+    """
+
+    name: str
+    format: str
+    source: Source
+    read: Callable[[], Split]
+    usable: Callable[[], Reading]
+    group: str
+    whole: bool
+
+
+class Checked(NamedTuple):
+    """A split after its check: how many images and boxes its files name; `read`: whether they could be read at all."""
+
+    target: Target
+    read: bool
+    images: int
+    boxes: int
+
+    def __str__(self) -> str:
+        read = f"{self.images} images, {self.boxes} boxes" if self.read else "not read"
+        return f"{self.target.name}: {read}, {self.target.format}"
+
+
+class Report(NamedTuple):
+    """What was read and what was found."""
+
+    splits: list[Checked]
+    problems: Problems
+
+    @property
+    def clean(self) -> bool:
+        """Whether there is nothing but notes."""
+        return len(self.problems.of("note")) == len(self.problems)
+
+    def lines(self) -> Iterator[str]:
+        """A line a split, a line a problem, and counts by kind and by severity."""
+        yield from map(str, self.splits)
+        for problem in self.problems:
+            yield f"{problem.severity}: {problem}"
+        for kind, count in Counter(problem.kind for problem in self.problems).most_common():
+            yield f"{count:8d} {kind} ({KINDS[kind].severity})"
+        counts = ", ".join(f"{severity}s: {len(self.problems.of(severity))}" for severity in SEVERITIES)
+        images, boxes = (sum(getattr(split, count) for split in self.splits) for count in ("images", "boxes"))
+        yield f"{counts}; images: {images}, boxes: {boxes}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same for programs."""
+        splits = [
+            {"name": split.target.name, "format": split.target.format, "images": split.images, "boxes": split.boxes}
+            for split in self.splits
+        ]
+        problems = [
+            {"kind": problem.kind, "severity": problem.severity, **problem.place._asdict()}
+            | {"finding": problem.finding, "cure": KINDS[problem.kind].cure}
+            for problem in self.problems
+        ]
+        return {"splits": splits, "problems": problems}
+
+
+def targets_named(names: Iterable[str]) -> list[Target]:
+    """The splits that `names` stand for, a data set's name for all of its splits; `UserError` for an unknown one."""
+    splits = {split: "@".join(name_and_maps(split)[1:]) for split in splits_of(names)}
+    chosen = [definition_of(split).place for split in splits]
+    targets = []
+    for split, label_map in splits.items():
+        found = definition_of(split)
+        sharing = [place for place in found.splits.values() if place.get("images") == found.place.get("images")]
+        read = functools.partial(read_split, found)
+        group, whole = f"{found.path}@{label_map}", all(any(place is one for one in chosen) for place in sharing)
+        usable = functools.partial(conversion.read_dataset, split, drop_invalid=True)
+        targets.append(Target(split, found.format, source_of(found), read, usable, group, whole))
+    return targets
+
+
+def target_of_files(source: Source, format_name: str, classes: Sequence[str] = ()) -> Target:
+    """Files that no data set describes; without `classes` those that the files list are taken."""
+    if format_name not in FORMATS:
+        raise UserError(f"format {format_name!r} is unknown; there are {', '.join(FORMATS)}")
+    table = ClassTable(classes, "--classes") if classes else None
+    read = functools.partial(read_source, source, format_name, table)
+    usable = functools.partial(conversion.read_files, source, format_name, classes=classes, drop_invalid=True)
+    return Target(source.name, format_name, source, read, usable, source.name, source.subset is None)
+
+
+def check_all(targets: Iterable[Target]) -> Report:
+    """Read and check each of `targets`, every pixel of its images, and those of one group against each other."""
+    report, groups = Report([], Problems()), defaultdict(list)
+    for target in targets:
+        groups[target.group].append(target)
+    for group in groups.values():
+        _check_group(group, report)
+    return report
+
+
+def _check_group(targets: Sequence[Target], report: Report) -> None:
+    problems, records, classes = report.problems, [], {}
+    named, whole = defaultdict[Path, set[str]](set), all(target.whole for target in targets)
+    for target in targets:
+        try:
+            split = target.read()
+        except UserError as error:
+            problems.add("unreadable", target.name, str(error))
+            report.splits.append(Checked(target, False, 0, 0))
+            whole = False
+            continue
+        problems += split.problems
+        _check_repeats(split.document, format_of(target.format).unit, problems)
+        kept, root = split.document.records, split.document.images
+        if root is not None:
+            kept = check_images(kept, problems, decode=True)
+            records += kept
+            named[root].update(split.files)
+        if "class list" in format_of(target.format).holds:
+            classes[target.name] = split.classes
+        report.splits.append(Checked(target, True, len(split.files), split.boxes))
+    check_classes(classes, problems)
+    check_content(records, problems)
+    _check_caches(targets, problems)
+    if whole:
+        _check_unnamed(named, problems)
+
+
+def _check_repeats(document: Document, unit: str, problems: Problems) -> None:
+    for record in document.records:
+        for annotation in conversion.repeated(record):
+            problems.add("repeated-box", place_of(record, annotation, unit), "the same box of the same class as before")
+
+
+def _check_caches(targets: Sequence[Target], problems: Problems) -> None:
+    caches = {found for target in targets for found in stale_caches(target.source.annotations)}
+    for path, finding in sorted(caches):
+        problems.add("stale-cache", str(path), finding)
+
+
+def _check_unnamed(named: Mapping[Path, set[str]], problems: Problems) -> None:
+    """Images of the folders that no annotation names, and of which nothing else was told."""
+    # A broken file of annotations names the image of its own stem.
+    told = {Path(problem.place.file).stem for problem in problems}
+    for root, files in named.items():
+        for name in ImageFolder(root).names():
+            if str(root / name) not in files and Path(name).stem not in told:
+                problems.add("unnamed-image", str(root / name), "no annotation names it")
+
+
+def refuse_outputs(report_file: Path | None, repaired: Path | None, targets: Sequence[Target]) -> None:
+    """Raises `UserError` if an output exists, or if a repaired copy of other than one split is asked for."""
+    for path in filter(None, (report_file, repaired)):
+        refuse_existing(path)
+    if repaired and len(targets) != 1:
+        names = ", ".join(target.name for target in targets)
+        raise UserError(f"--drop-invalid writes one split, but {names} are given; name one")
+
+
+def write_findings(report: Report, path: Path) -> None:
+    """`report` as JSON."""
+    write_json(path, report.as_dict(), indent=1)
+
+
+def write_repaired(report: Report, path: Path) -> str:
+    """What is left of the one split of `report`, in its own format if that can hold it, else as COCO JSON.
+
+    Returns a line that says what was written. Raises `UserError` if nothing could be read, or `path` exists.
+    """
+    (split,) = report.splits
+    if not split.read:
+        raise UserError(f"{split.target.name}: could not be read, so that nothing of it can be written")
+    reading, name = split.target.usable(), split.target.format
+    document = reading.document._replace(records=_faultless(reading.document.records, report.problems))
+    reading = reading._replace(document=document)
+    whole = name not in OF_FOLDERS or len(document.records) == len(ImageFolder(document.images).names())
+    if format_of(name).write is None or not whole:
+        name = "coco"
+    return f"{conversion.write(reading, conversion.writer_of(name, path), path)}, {name}"
+
+
+def _faultless(records: Iterable[Record], problems: Problems) -> list[Record]:
+    """Copies of `records` without images that have a fault, centers that lack a size, and numbers given twice."""
+    faulty = {problem.place.file for problem in problems if problem.severity != "note"}
+    sized = any(problem.kind == "no-size" for problem in problems)
+    ids: set[object] = set()
+    kept = []
+    for record in records:
+        if record["file_name"] in faulty:
+            continue
+        annotations = []
+        for entry in record["annotations"]:
+            if "bbox" in entry or not sized:
+                annotations.append(entry | {"id": None} if entry["id"] in ids else entry)
+                ids.add(entry["id"])
+        kept.append(record | {"annotations": annotations})
+    return kept

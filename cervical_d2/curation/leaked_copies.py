@@ -1,0 +1,91 @@
+"""The published order of 3cDe-Net: augment first, divide the copies afterwards.
+
+Rotated copies of one cell are then in training and in test, so that figures are those of cells that were learned by
+heart. It is here to measure how much that flatters, and for nothing else.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import yaml
+from detectron2.config import CfgNode
+from detectron2.data import transforms as T
+from tqdm import tqdm
+
+from cervical_d2.config import config_value
+from cervical_d2.curation.pooling import Pool, pool
+from cervical_d2.data.cell_augmentation import motion, resize
+from cervical_d2.data.cell_build import by_class
+from cervical_d2.data.cell_records import label_of
+from cervical_d2.data.mapper import read_image
+from cervical_d2.datasets.registry import class_names, resolve
+from cervical_d2.errors import UserError
+from cervical_d2.files import replaced_folder, write_json, write_text
+from cervical_d2.randomness import Stream, numpy_seeded
+
+DESCRIPTION = "data.yaml"
+SETTINGS = (
+    "DATASETS.TRAIN",
+    "DATASETS.DIVISION_SEED",
+    "DATALOADER.CLASS_REPEATS",
+    "INPUT.SIDE",
+    "INPUT.RANDOM_ROTATION",
+    "INPUT.RANDOM_TRANSLATION",
+)
+"""What the copies depend on."""
+
+
+def leaked_copies(cfg: CfgNode, plain: Sequence[str], places: np.ndarray) -> str:
+    """Write OUTPUT_DIR/leaked_copies, a folder a class, unless it is there; its name for DATASETS.TRAIN.
+
+    Of an image of class k there are `DATALOADER.CLASS_REPEATS[k]`, the first as it is, the others turned and shifted
+    as training would. `plain` are the splits, `places` the numbers after the label maps of their classes.
+
+    Raises:
+        UserError: no repeats, or nothing that could make copies differ.
+    """
+    classes = class_names(list(map(resolve, cfg.DATASETS.TRAIN)))
+    times = by_class(cfg.DATALOADER.CLASS_REPEATS, "DATALOADER.CLASS_REPEATS", classes, 0)
+    moved = motion(cfg)
+    if times is None or not moved:
+        raise UserError(
+            "DATASETS.LEAK_COPIES_ACROSS_SPLITS makes DATALOADER.CLASS_REPEATS copies by INPUT.RANDOM_ROTATION and "
+            "RANDOM_TRANSLATION; set these"
+        )
+    folder = Path(cfg.OUTPUT_DIR) / "leaked_copies"
+    settings = {key: config_value(cfg, key) for key in SETTINGS}
+    if not (folder / DESCRIPTION).is_file():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with replaced_folder(folder, DESCRIPTION) as partial:
+            pooled = pool(plain)
+            _write_images(cfg, pooled, times, places, partial / "images", moved)
+            write_json(partial / "settings.json", settings)
+            write_text(partial / DESCRIPTION, _description(pooled.names))
+    elif json.loads((folder / "settings.json").read_bytes()) != json.loads(json.dumps(settings)):
+        raise UserError(f"{folder}: made with other {', '.join(SETTINGS)}; choose another OUTPUT_DIR")
+    return f"{folder / DESCRIPTION}:all"
+
+
+def _write_images(
+    cfg: CfgNode, pooled: Pool, times: np.ndarray, places: np.ndarray, folder: Path, moved: list[T.Augmentation]
+) -> None:
+    for number, record in enumerate(tqdm(pooled.records, desc="copying", unit="image", delay=3)):
+        label = label_of(record)
+        if label is None or places[label] < 0:
+            continue
+        image = read_image(record["file_name"], "BGR")
+        target = folder / pooled.names[label]
+        target.mkdir(parents=True, exist_ok=True)
+        for copy in range(round(times[places[label]])):
+            with numpy_seeded(cfg.DATASETS.DIVISION_SEED, Stream.COPIES, number, copy):
+                augmented = T.AugInput(image)
+                T.AugmentationList([resize(cfg), *(moved if copy else ())])(augmented)
+            cv2.imwrite(str(target / f"{number:05d}_{copy:02d}.png"), augmented.image)
+
+
+def _description(classes: list[str]) -> str:
+    content = {"name": "leaked_copies", "format": "folders", "root": "images", "classes": classes}
+    return yaml.safe_dump(content | {"splits": {"all": {"images": ".", "annotations": "."}}}, sort_keys=False)

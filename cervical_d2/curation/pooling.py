@@ -1,0 +1,98 @@
+"""All images of some data sets as one pool of groups, none of which may be divided."""
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from cervical_d2.datasets.formats import Record
+from cervical_d2.datasets.registry import class_names, resolve_all
+from cervical_d2.errors import UserError
+
+
+class Pool(NamedTuple):
+    """All images, sorted by `files` (relative to the folder `root` of all); `group` (N,): each image's number in
+    `counts` (G, 1 + classes), the images and the boxes of each class that a group holds; `radius` of center labels."""
+
+    records: list[Record]
+    files: list[str]
+    root: Path
+    names: list[str]
+    group: np.ndarray
+    counts: np.ndarray
+    radius: float | None
+
+
+def pool(datasets: Sequence[str], audit: Path | None = None) -> Pool:
+    """The images of `datasets` (registered names or FILE.yaml:SPLIT) together, in an order of their own.
+
+    A group is what has one `group_id`; an image without is its own. `audit`: an audit.json, whose overlapping images
+    are of one group too, and so on from image to image.
+    Raises:
+        UserError: an unknown name, differing classes, no image, one image in two data sets, or no such audit.
+    """
+    names = resolve_all(datasets)
+    classes = class_names(names)
+    source: dict[str, str] = {}
+    records: dict[str, Record] = {}
+    for name in names:
+        for record in DatasetCatalog.get(name):
+            file = os.path.abspath(record["file_name"])
+            if file in records:
+                raise UserError(f"{file}: is in {source[file]} and in {name}; pool data sets that share no image")
+            source[file], records[file] = name, record
+    if not records:
+        raise UserError(f"{', '.join(datasets)}: no image; check the data set's paths")
+    root = Path(os.path.commonpath([os.path.dirname(file) for file in records]))
+    files = sorted(Path(file).relative_to(root).as_posix() for file in records)
+    ordered = [records[str(root / file)] for file in files]
+    keys = {str(root / file): _group(record, file) for record, file in zip(ordered, files, strict=True)}
+    joined = _joined(keys, _overlaps(audit) if audit else ())
+    group = np.unique([joined[str(root / file)] for file in files], return_inverse=True)[1].reshape(-1)
+    radius = MetadataCatalog.get(names[0]).get("center_radius")
+    return Pool(ordered, files, root, classes, group, _counts(ordered, group, len(classes)), radius)
+
+
+def _group(record: Record, file: str) -> str:
+    group = record.get("group_id")
+    return f"group {group}" if group is not None else f"image {file}"
+
+
+def _overlaps(audit: Path) -> Iterator[tuple[str, str]]:
+    try:
+        for item in json.loads(audit.read_bytes())["overlaps"]:
+            yield os.path.abspath(item["first"]["file"]), os.path.abspath(item["second"]["file"])
+    except OSError as error:
+        raise UserError(f"{audit}: cannot be read ({error.strerror}); tools/audit_dataset.py writes it") from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{audit}: not an audit of overlaps; tools/audit_dataset.py --within writes one") from error
+
+
+def _joined(keys: Mapping[str, str], pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """The group of each file after the groups of each of `pairs` of files have been joined (union-find)."""
+    parent = {key: key for key in keys.values()}
+
+    def root(key: str) -> str:
+        while parent[key] != key:
+            parent[key] = key = parent[parent[key]]
+        return key
+
+    for first, second in pairs:
+        if first in keys and second in keys:
+            low, high = sorted((root(keys[first]), root(keys[second])))
+            parent[high] = low
+    return {file: root(key) for file, key in keys.items()}
+
+
+def _counts(records: Sequence[Record], group: np.ndarray, classes: int) -> np.ndarray:
+    counts = np.zeros((group.max() + 1, 1 + classes), int)
+    for record, row in zip(records, group, strict=True):
+        counts[row, 0] += 1
+        for annotation in record["annotations"]:
+            if annotation["category_id"] >= 0 and not annotation.get("iscrowd", 0):
+                counts[row, 1 + annotation["category_id"]] += 1
+    return counts

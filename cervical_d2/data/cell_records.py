@@ -1,0 +1,87 @@
+"""The label of an image that shows one cell, and what a classifier asks of those of a split.
+
+N images, K classes.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from cervical_d2.data.build import records_of
+from cervical_d2.data.packed import PackedRecords
+from cervical_d2.datasets.formats import Record
+from cervical_d2.datasets.images import ImageFolder
+from cervical_d2.datasets.reading import source_of
+from cervical_d2.datasets.registry import class_names, definition_of
+from cervical_d2.errors import UserError
+
+
+def label_of(record: Record) -> int | None:
+    """The class of what the image shows; None where a label map has taken it out.
+
+    Raises:
+        UserError: it shows cells of several classes.
+    """
+    labels = {entry["category_id"] for entry in record["annotations"] if entry["category_id"] >= 0}
+    if len(labels) > 1:
+        found = f"{record['file_name']}: shows cells of {len(labels)} classes"
+        raise UserError(f"{found}; a classifier needs images of one class each, so cut the cells out")
+    return next(iter(labels), None)
+
+
+def labeled_records(names: Sequence[str]) -> PackedRecords:
+    """The images of the registered splits `names` that have a label.
+
+    Raises:
+        UserError: as `records_of` and `label_of`; or there is none.
+    """
+    records = records_of(tuple(names))
+    kept = [place for place, record in enumerate(records) if label_of(record) is not None]
+    if not kept:
+        raise UserError(f"{', '.join(names)}: no image has a class; check the data set, and its label map if any")
+    return records.chosen(kept)
+
+
+def labels_of(records: Sequence[Record]) -> np.ndarray:
+    """(N,) classes of what `labeled_records` returns."""
+    return np.array([label_of(record) for record in records], np.int64)
+
+
+def check_classes(where: str, counts: np.ndarray, classes: Sequence[str], cure: str) -> None:
+    """Raises `UserError` unless `counts` (K,) has an image of each of `classes`; `where` and `cure` are told."""
+    present = [name for name, count in zip(classes, counts, strict=True) if count]
+    missing = [name for name, count in zip(classes, counts, strict=True) if not count]
+    if len(present) == 1:
+        raise UserError(f"{where}: one class alone, {present[0]} ({int(counts.sum())} images); {cure}")
+    if missing:
+        raise UserError(f"{where}: no image of the class {', '.join(missing)}; {cure}")
+
+
+def check_split(names: Sequence[str]) -> np.ndarray:
+    """(K,) how many images of each class the registered splits `names` have together.
+
+    Raises:
+        UserError: of some class none, or a class's folder is empty.
+    """
+    for name in names:
+        _check_folders(name)
+    classes = class_names(list(names))
+    counts = np.bincount(labels_of(labeled_records(names)), minlength=len(classes))
+    check_classes(", ".join(names), counts, classes, "add images, or take the class out of 'classes:' of the data set")
+    return counts
+
+
+def _check_folders(name: str) -> None:
+    """Raises `UserError` for a class's folder without an image; a label map that joins classes would hide it."""
+    try:
+        definition = definition_of(name)
+    except UserError:  # registered by other means
+        return
+    root = source_of(definition).annotations
+    folders = [child for child in sorted(root.iterdir()) if child.is_dir()] if definition.format == "folders" else []
+    for folder in folders:
+        if definition.classes.index(folder.name) is not None and not ImageFolder(folder).names():
+            raise UserError(
+                f"{folder}: a class's folder without an image; put its images there, or remove the folder and take the "
+                "class out of 'classes:' of the data set"
+            )

@@ -1,0 +1,189 @@
+"""The faults that any format can carry: cheap ones before every training, all of them in tools/check_dataset.py.
+
+M annotations of all images together; boxes are XYXY in pixels.
+"""
+
+import hashlib
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from cervical_d2.datasets.formats import Record
+from cervical_d2.datasets.images import image_fault, relative_name
+from cervical_d2.datasets.problems import KINDS, Place, Problems
+
+TINY = 1.0  # px: a side of so much or less is a slip of the mouse
+SLACK = 1.0  # px: by so much a box may leave its image, since some tools count pixels from 1
+LARGEST = 2**31  # px: no image is so wide, and numbers beyond overflow
+CACHES = (".cache", "_coco_format.json")  # ultralytics', Detectron2's
+FINDINGS = {
+    "bad-box": "is not four finite numbers (x, y, width, height)",
+    "no-area": "has no area",
+    "tiny-box": "is 1 px or less in width or height",
+    "outside": "is outside of the image of {width} x {height} px, but for 1 px at most",
+    "partly-outside": "reaches out of the image of {width} x {height} px",
+}
+
+
+def place_of(record: Record, annotation: Record | None = None, unit: str = "annotation") -> Place:
+    """File, image and, where it is one, annotation, as every message names them."""
+    box = None if annotation is None else annotation.get("id")
+    return Place(record["source"], record["name"], box, unit)
+
+
+def check_records(records: Iterable[Record], problems: Problems, unit: str, root: Path | None) -> list[Record]:
+    """What is left of `records` after leaving out, and telling to `problems`, what cannot be used. Opens no image."""
+    kept = check_listed(records, problems, root)
+    check_boxes(kept, problems, unit)
+    return kept
+
+
+def check_listed(records: Iterable[Record], problems: Problems, root: Path | None) -> list[Record]:
+    """`records` without those that lie outside of the images' folder `root`, have no size in pixels, or are doubles.
+
+    Of two of one file the first stays; of two files with one id none, as nobody can tell whose the annotations are.
+    """
+    ids: dict[object, str] = {}
+    files: set[str] = set()
+    kept: dict[object, Record] = {}
+    for record in records:
+        name, number = record["file_name"], record["image_id"]
+        if relative_name(name, root) is None:
+            problems.add("leaves-root", place_of(record), f"is not below {root}")
+        elif ids.get(number, name) != name:
+            problems.add("duplicate-image-id", place_of(record), f"the image id {number!r} is {ids[number]}'s already")
+            kept.pop(number, None)
+        elif name in files:
+            problems.add("duplicate-image-file", place_of(record), "the file is listed twice")
+        elif not all(_is_length(record[key]) for key in ("width", "height")):
+            found = f"has a width of {record['width']} and a height of {record['height']}"
+            problems.add("bad-size", place_of(record), found)
+        else:
+            record["width"], record["height"] = int(record["width"]), int(record["height"])
+            kept[number] = record
+        ids.setdefault(number, name)
+        files.add(name)
+    return list(kept.values())
+
+
+def check_ids(records: Iterable[Record], problems: Problems, unit: str) -> None:
+    """Annotations of one number, in formats that number them through all images."""
+    seen: set[int] = set()
+    for record in records:
+        for annotation in record["annotations"]:
+            own = annotation["id"]
+            if type(own) is int:  # readers say in words where one without a number stands
+                if own in seen:
+                    problems.add("duplicate-annotation-id", place_of(record, annotation, unit), "its id is given twice")
+                seen.add(own)
+
+
+def _is_length(pixels: float) -> bool:
+    return 0 < pixels < LARGEST and pixels == math.floor(pixels)
+
+
+def check_boxes(records: Sequence[Record], problems: Problems, unit: str) -> None:
+    """Clip boxes that reach over their image, take away those that cannot be used, in place."""
+    annotations = [annotation for record in records for annotation in record["annotations"]]
+    counts = [len(record["annotations"]) for record in records]
+    owner = np.repeat(np.arange(len(records)), counts)
+    box = _table((annotation["bbox"] for annotation in annotations), 4)
+    point = _table((annotation.get("point", (0.0, 0.0)) for annotation in annotations), 2)
+    size = _table(((record["width"], record["height"]) for record in records), 2)[owner]
+    faults = box_faults(box, point, size)
+    gone = set()
+    for row in np.flatnonzero(faults != ""):
+        record, annotation, kind = records[owner[row]], annotations[row], str(faults[row])
+        x1, y1, x2, y2 = box[row]
+        spelled = f"box ({x1:g}, {y1:g}, {x2 - x1:g}, {y2 - y1:g})"
+        problems.add(kind, place_of(record, annotation, unit), f"{spelled} {FINDINGS[kind].format_map(record)}")
+        if kind == "partly-outside":
+            annotation["bbox"] = np.clip(box[row], 0, np.tile(size[row], 2)).tolist()
+        else:
+            gone.add(id(annotation))
+    for place in np.unique(owner[np.flatnonzero(faults != "")]) if gone else ():
+        record = records[place]
+        record["annotations"] = [annotation for annotation in record["annotations"] if id(annotation) not in gone]
+
+
+def note_empty(records: Iterable[Record], problems: Problems) -> None:
+    """Images without annotations in the files."""
+    for record in records:
+        if not record["annotations"]:
+            problems.add("empty-image", place_of(record), "has no annotation")
+
+
+def _table(rows: Iterable[Sequence[float]], columns: int) -> np.ndarray:
+    """(rows, columns) float64, without a list of them in between."""
+    return np.fromiter(chain.from_iterable(rows), float).reshape(-1, columns)
+
+
+def box_faults(box: np.ndarray, point: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """The kind of fault of each box, "" for none. `box` (M, 4), `point` (M, 2), `size` (M, 2) width and height."""
+    with np.errstate(invalid="ignore"):
+        side = box[:, 2:] - box[:, :2]
+        inside = np.minimum(box[:, 2:], size) - np.maximum(box[:, :2], 0)
+        beyond = np.maximum(-box, box - np.tile(size, 2)).max(axis=1)
+        conditions = {
+            "bad-box": ~(np.isfinite(box).all(axis=1) & np.isfinite(point).all(axis=1)),
+            "no-area": (side <= 0).any(axis=1),
+            "tiny-box": (side <= TINY).any(axis=1),
+            "outside": (inside <= TINY).any(axis=1),
+            "partly-outside": beyond > SLACK,
+        }
+    return np.select(list(conditions.values()), list(conditions), "")
+
+
+def check_images(records: Sequence[Record], problems: Problems, *, decode: bool = False) -> list[Record]:
+    """The records whose image is there, whole and of the size that is annotated; what is told goes to `problems`.
+
+    `decode`: read every pixel, rather than the header and the end of each file.
+    """
+    kept = []
+    for record in tqdm(records, desc="checking images", unit="image", delay=3):
+        fault = image_fault(Path(record["file_name"]), record["width"], record["height"], decode=decode)
+        if fault:
+            problems.add(fault[0], record["file_name"], fault[1])
+        if not fault or KINDS[fault[0]].severity != "error":
+            kept.append(record)
+    return kept
+
+
+def check_content(records: Iterable[Record], problems: Problems) -> None:
+    """Files that are byte for byte the same, under two names or in two splits."""
+    by_size: dict[int, list[Record]] = defaultdict(list)
+    for record in records:
+        by_size[Path(record["file_name"]).stat().st_size].append(record)
+    alike = [group for group in by_size.values() if len(group) > 1]
+    for group in tqdm(alike, desc="comparing files", unit="file size", delay=3):
+        first: dict[bytes, Record] = {}
+        for record in group:
+            other = first.setdefault(hashlib.sha256(Path(record["file_name"]).read_bytes()).digest(), record)
+            if other is not record:
+                problems.add("duplicate-content", record["file_name"], f"has the same content as {other['file_name']}")
+
+
+def check_classes(splits: Mapping[str, Sequence[str]], problems: Problems) -> None:
+    """Splits whose files list other classes, or in another order. `splits`: the lists, by the files' names."""
+    for name, classes in splits.items():
+        first, wanted = next(iter(splits.items()))
+        if list(classes) != list(wanted):
+            found = f"has the classes {', '.join(classes)}; {first} has {', '.join(wanted)}"
+            problems.add("classes-differ", name, found)
+
+
+def stale_caches(annotations: Path) -> Iterator[tuple[Path, str]]:
+    """Other programs' caches in or beside the folder of the annotations that are older than these; with the finding."""
+    folder = annotations if annotations.is_dir() else annotations.parent
+    inside = annotations.rglob("*") if annotations.is_dir() else folder.glob("*")
+    files = [path for path in inside if path.is_file()]
+    caches = {path for path in (*files, folder.with_suffix(".cache")) if path.name.endswith(CACHES) and path.is_file()}
+    newest = max((path.stat().st_mtime_ns for path in files if path not in caches), default=0)
+    for path in sorted(caches):
+        if path.stat().st_mtime_ns < newest:
+            yield path, "a cache older than the annotations"

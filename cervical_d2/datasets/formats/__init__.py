@@ -1,0 +1,146 @@
+"""Annotation formats: readers from files to dataset dicts, and writers back. A new one is a module and a name here.
+
+A reader understands its format and no more: it hands on the names of classes as the files spell them and numbers as
+they stand (NaN for what is not a number); classes, centers, groups and faults are treated once, for all formats.
+"""
+
+import importlib
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePath
+from typing import Any, NamedTuple
+
+from cervical_d2.datasets.images import EXTENSIONS
+from cervical_d2.datasets.problems import Problems
+from cervical_d2.errors import UserError
+
+Record = dict[str, Any]
+"""A Detectron2 dataset dict: file_name, image_id, height, width (pixels), annotations; `group_id` (slide or patient)
+where known. While it is read also `source`, the file of its annotations, and, from the checks on, `name`, the image's
+below its folder; width and height are numbers as they stand, until they are checked.
+
+An annotation: bbox (XYXY in pixels, so bbox_mode is always XYXY_ABS), category_id from 0, iscrowd; where the label is
+a center `point` (x, y). An ignore region has ignore 1, category_id -1 and iscrowd 1, so that stock Detectron2 passes it
+over. From a reader: `category` (the file's name of the class, None for an ignore region without one), `id` in its file,
+and bbox may be absent where there is a point.
+"""
+
+
+class Source(NamedTuple):
+    """Where a split lies: `subset` is a file that lists image stems; `images` is None where there are only boxes."""
+
+    name: str
+    images: Path | None
+    annotations: Path
+    subset: Path | None = None
+
+
+class Document(NamedTuple):
+    """What a reader returns and a writer gets: the images, and every class name, those without a box included.
+
+    `images`: the folder that the images lie below; `info`: what a COCO file says of itself.
+    """
+
+    records: list[Record]
+    classes: list[str]
+    images: Path | None = None
+    info: Record | None = None
+
+    def name(self, record: Record) -> str:
+        """The image's path below `images`, with slashes; the file's name alone where it does not lie there."""
+        path = PurePath(record["file_name"])
+        if self.images is not None and path.is_relative_to(self.images):
+            path = path.relative_to(self.images)
+        return path.name if path.is_absolute() or ".." in path.parts else path.as_posix()
+
+    def stem(self, record: Record) -> str:
+        """`name` without the extension: the image's id in formats that have none."""
+        return stem_of(self.name(record))
+
+
+class Format(NamedTuple):
+    """A row of the table of formats.
+
+    `unit`: what an annotation is called in messages. `holds`: which of `FEATURES` a file of this format can carry.
+    `write(document, path)` expects no more than the format holds (`conversion.fitted`); `UserError` if `path` exists.
+    """
+
+    unit: str
+    read: Callable[[Source, Problems], Document]
+    write: Callable[[Document, Path], None] | None = None
+    holds: frozenset[str] = frozenset()
+
+
+FEATURES = {
+    "image ids": "ids of images that are not their names",
+    "image sizes": "width and height, without opening the image",
+    "group ids": "the slide or patient of an image",
+    "empty images": "images without annotations",
+    "class list": "the order of the classes, and classes without a box",
+    "annotation ids": "numbers of the annotations",
+    "crowds": "boxes around many cells (iscrowd)",
+    "ignore regions": "regions neither learned from nor scored",
+    "points": "centers instead of boxes",
+    "centers of boxes": "centers beside boxes",
+    "repeated boxes": "the same box of the same class twice",
+    "info": "what the set says of itself: description, version, license",
+    "boxes": "boxes",
+}
+
+# The name of a format, and its module.
+FORMATS = {
+    "coco": "coco",
+    "voc": "voc",
+    "yolo": "yolo",
+    "tianchi": "tianchi",
+    "csv": "csv_boxes",
+    "geojson": "geojson",
+    "folders": "folders",
+    "labels": "cell_csv",
+    "synthetic": "synthetic",
+}
+
+
+def format_of(name: str) -> Format:
+    """The format `name` of `FORMATS`; imported here so that registering a data set stays cheap.
+
+    Raises:
+        UserError: there is none of that name.
+    """
+    if name not in FORMATS:
+        raise UserError(f"format {name!r}; there are {', '.join(FORMATS)}")
+    return importlib.import_module(f"cervical_d2.datasets.formats.{FORMATS[name]}").FORMAT
+
+
+def number(value: object) -> float:
+    """`value` as a float, NaN where it is not a number: checks name it then."""
+    try:
+        return float(value) if not isinstance(value, bool) else math.nan  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
+
+
+def numbers(values: object, count: int) -> list[float]:
+    """A list of `count` numbers as floats, NaN for what is none; all NaN where it is no such list."""
+    if not isinstance(values, list) or len(values) != count:
+        return [math.nan] * count
+    return [number(value) for value in values]
+
+
+def consumed(entries: list[Any]) -> Iterator[Any]:
+    """Each of `entries` in its order; the list is emptied on the way, so that a large file is not held twice."""
+    entries.reverse()
+    while entries:
+        yield entries.pop()
+
+
+def tidy(value: float) -> float | int:
+    """`value` to a millionth of a pixel, which undoes the noise of adding and subtracting; whole ones as integers."""
+    rounded = float(round(value, 6))
+    return int(rounded) if rounded.is_integer() else rounded
+
+
+def stem_of(name: str) -> str:
+    """`name`, a path with slashes, without the extension of an image."""
+    path = PurePath(name)
+    return (path.with_suffix("") if path.suffix.lower() in EXTENSIONS else path).as_posix()

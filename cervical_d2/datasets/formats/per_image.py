@@ -1,0 +1,136 @@
+"""What the formats with a file of annotations an image share: lists of images, files to images, images to records."""
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from detectron2.structures import BoxMode
+from tqdm import tqdm
+
+from cervical_d2.datasets.formats import Document, Record, Source, stem_of
+from cervical_d2.datasets.images import Header, look_at
+from cervical_d2.datasets.problems import Problems
+from cervical_d2.errors import UserError
+
+
+def subset_stems(path: Path) -> list[str]:
+    """The stems that a file lists one a line; VOC's 1 or -1 behind them and an image's extension are passed over.
+
+    Raises:
+        UserError: it cannot be read, or lists nothing.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); check the data set's paths") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not a text file ({error}); list the images, one a line") from error
+    stems = [stem_of(re.sub(r"\s+-?[01]$", "", line.strip())) for line in lines if line.strip()]
+    if not stems:
+        raise UserError(f"{path}: lists no image; check the data set's paths")
+    return stems
+
+
+def annotation_files(folder: Path, suffix: str, subset: Path | None = None) -> dict[str, Path]:
+    """By their stems relative to `folder`: the files of `subset`, there or not, or all below `folder`, sorted.
+
+    Raises:
+        UserError: there is no such folder, or nothing in it.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; name the one that holds the {suffix} files")
+    if subset:
+        return {stem: folder / f"{stem}{suffix}" for stem in subset_stems(subset)}
+    found = sorted(path for path in folder.rglob(f"*{suffix}") if path.is_file())
+    if not found:
+        raise UserError(f"{folder}: lists no image: no {suffix} file in it; check the data set's paths")
+    return {path.relative_to(folder).as_posix().removesuffix(suffix): path for path in found}
+
+
+def progress(items: Iterable[Any]) -> Iterable[Any]:
+    """`items` with a bar if it takes more than a moment."""
+    return tqdm(items, desc="reading annotations", unit="file", delay=3)
+
+
+def listed(records: list[Record], source: Source, problems: Problems) -> list[Record]:
+    """Those of `records` that `source.subset` lists, in its order, for formats whose one file holds all images."""
+    if not source.subset:
+        return records
+    root = Document(records, [], source.images)
+    by_stem = {root.stem(record): record for record in records}
+    kept = []
+    for stem in subset_stems(source.subset):
+        if stem in by_stem:
+            kept.append(by_stem[stem])
+        else:
+            problems.add("missing-image", str(source.subset), f"{stem} is not in {source.annotations}")
+    return kept
+
+
+def load_json(path: Path) -> Any:
+    """The file's content.
+
+    Raises:
+        ValueError: what is wrong with it.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise ValueError(f"cannot be read ({error.strerror})") from error
+    except RecursionError as error:
+        raise ValueError("not valid JSON (nested too deeply)") from error
+    except ValueError as error:
+        raise ValueError(f"not valid JSON ({error})") from error
+
+
+def images_folder(source: Source) -> Path:
+    """Where the images are, for formats whose files hold no sizes.
+
+    Raises:
+        UserError: no folder is named, or there is none.
+    """
+    if source.images is None:
+        raise UserError(f"{source.annotations}: these files hold no sizes of images; name the images' folder")
+    if not source.images.is_dir():
+        raise UserError(f"{source.images}: no such folder; name the one that holds the images")
+    return source.images
+
+
+def image_record(image: Path, image_id: str, annotations: Path, problems: Problems) -> Record | None:
+    """A record without annotations, its size from the image's header; None, and told, where that cannot be read."""
+    header = look_at(image)
+    if not isinstance(header, Header):
+        kind, finding = header
+        problems.add(kind, str(image), f"{finding}, named by {annotations}")
+        return None
+    return {
+        "file_name": str(image),
+        "image_id": image_id,
+        "height": header.size[1],
+        "width": header.size[0],
+        "annotations": [],
+        "source": str(annotations),
+    }
+
+
+def whole_image(record: Record, label: str, number: int = 1) -> Record:
+    """The annotation of an image that shows one cell and no more: a box of all of it."""
+    box = [0, 0, record["width"], record["height"]]
+    return {"bbox": box, "bbox_mode": BoxMode.XYXY_ABS, "category": label, "iscrowd": 0, "id": number}
+
+
+def by_stem(document: Document) -> Iterator[tuple[str, Record]]:
+    """Each record with the name of its file of annotations, without the suffix.
+
+    Raises:
+        UserError: two images differ in nothing but their extension.
+    """
+    seen: set[str] = set()
+    for record in tqdm(document.records, desc="writing annotations", unit="file", delay=3):
+        stem = document.stem(record)
+        if stem.casefold() in seen:
+            raise UserError(f"{record['file_name']}: a second image called {stem}, one file for both; rename one")
+        seen.add(stem.casefold())
+        yield stem, record

@@ -1,0 +1,23 @@
+"""The embedded demo set: drawn when it is first read, then a COCO data set like any other."""
+
+from cervical_d2.datasets.formats import Document, Source, coco
+from cervical_d2.datasets.problems import Problems
+from cervical_d2.errors import UserError
+
+
+def read(source: Source, problems: Problems) -> Document:
+    """The records of a demo split; draws the whole set beside the annotations if it is not there yet."""
+    from cervical_d2.demo.scenes import write_dataset
+
+    if not source.annotations.is_file():
+        try:
+            write_dataset(source.annotations.parent)
+        except OSError as error:
+            raise UserError(
+                f"{source.annotations.parent}: the demo set cannot be written ({error.strerror}); "
+                "set DETECTRON2_DATASETS to a folder that can"
+            ) from error
+    return coco.read(source, problems)
+
+
+FORMAT = coco.FORMAT._replace(read=read, write=None)

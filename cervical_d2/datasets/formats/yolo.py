@@ -1,0 +1,168 @@
+"""YOLO text files: a line a box, in parts of the image. https://docs.ultralytics.com/datasets/detect/
+
+    labels/a.txt     CLASS CX CY WIDTH HEIGHT [CONFIDENCE], or CLASS X1 Y1 X2 Y2 X3 Y3 ... (a polygon: its box is read)
+    data.yaml        names: [ascus, hsil], or {0: ascus, 1: hsil}
+
+An image without a file of labels has no cells.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from detectron2.structures import BoxMode
+
+from cervical_d2.datasets.formats import Document, Format, Record, Source, number, stem_of, tidy
+from cervical_d2.datasets.formats.per_image import (
+    annotation_files,
+    by_stem,
+    image_record,
+    images_folder,
+    progress,
+    subset_stems,
+)
+from cervical_d2.datasets.images import EXTENSIONS, ImageFolder
+from cervical_d2.datasets.problems import Place, Problems
+from cervical_d2.errors import UserError
+from cervical_d2.files import write_folder
+
+BESIDE = ("classes.txt", "README*", "*.cache", "*.yaml", "*.yml")  # files among the labels that are none
+PARTS = 4  # of a box
+
+
+def read(source: Source, problems: Problems) -> Document:
+    """One record an image of the folder (or of `source.subset`), sorted; sizes from the images' headers.
+
+    Raises:
+        UserError: there are no labels, images or names of classes, or no label belongs to an image.
+    """
+    inner = source.annotations / "labels"
+    folder = inner if inner.is_dir() else source.annotations
+    labels = {s: path for s, path in annotation_files(folder, ".txt").items() if not _beside(path)}
+    classes = _class_names(folder)
+    root = images_folder(source)
+    names = {stem_of(name): name for name in ImageFolder(root).names()}
+    stems = list(names) if source.subset is None else [_known(stem, names) for stem in subset_stems(source.subset)]
+    if labels and not labels.keys() & set(stems):
+        raise UserError(f"{folder}: no label belongs to an image of {root}; name folders of the same split")
+    records = []
+    for stem in progress(stems):
+        path = labels.get(stem, folder / f"{stem}.txt")
+        record = image_record(root / names.get(stem, stem), stem, path, problems)
+        if record is not None:
+            record["annotations"] = list(_boxes(path, record, classes, problems)) if stem in labels else []
+            records.append(record)
+    _tell_strays(folder, labels, names, problems)
+    return Document(records, list(classes.values()), root)
+
+
+def _known(stem: str, names: dict[str, str]) -> str:
+    """Lists of ultralytics hold paths from elsewhere (`./images/train/a.jpg`)."""
+    return stem if stem in names else Path(stem).name
+
+
+def _beside(path: Path) -> bool:
+    return any(path.match(pattern) for pattern in BESIDE)
+
+
+def _tell_strays(folder: Path, labels: dict[str, Path], names: dict[str, str], problems: Problems) -> None:
+    for stem, path in labels.items():
+        if stem not in names:
+            problems.add("stray-file", str(path), "no image of that name")
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.suffix.lower() not in (".txt", *EXTENSIONS) and not _beside(path):
+            problems.add("stray-file", str(path), "not a file of labels")
+
+
+def _class_names(folder: Path) -> dict[int, str]:
+    """The classes by their numbers, from data.yaml or classes.txt in `folder` or one of the two above."""
+    places = (folder, *folder.resolve().parents[:2])
+    for path in (place / name for name in ("data.yaml", "classes.txt") for place in places):
+        if path.is_file():
+            try:
+                text = path.read_text(encoding="utf-8-sig")
+                found = _yaml_names(yaml.safe_load(text)) if path.suffix == ".yaml" else text.split("\n")
+            except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+                raise UserError(f"{path}: cannot be read ({error}); list the classes under 'names:'") from error
+            named = {place: name.strip() for place, name in enumerate(found) if name.strip()}
+            if not named:
+                raise UserError(f"{path}: no names of classes; list them under 'names:'")
+            return named
+    raise UserError(f"{folder}: no data.yaml with 'names:' and no classes.txt, here or above; add one")
+
+
+def _yaml_names(spec: Any) -> list[str]:
+    """The list of names, or the table of them by number with blanks in its gaps."""
+    names = spec.get("names") if isinstance(spec, dict) else None
+    if isinstance(names, dict) and all(isinstance(key, int) and key >= 0 for key in names) and names:
+        return [str(names.get(place, "")) for place in range(max(names) + 1)]
+    return [str(name) for name in names] if isinstance(names, list) else []
+
+
+def _boxes(path: Path, record: Record, classes: dict[int, str], problems: Problems) -> Iterator[Record]:
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as error:
+        problems.add("malformed", str(path), f"cannot be read ({error.strerror})")
+        return
+    for place, line in enumerate(lines, start=1):
+        fields = [number(field) for field in line.split()]
+        if not fields:
+            continue
+        corners = _corners(fields[1:], record["width"], record["height"])
+        if corners is None or not fields[0].is_integer():
+            finding = f"{line[:60]!r} is not CLASS CX CY WIDTH HEIGHT, nor CLASS and a polygon"
+            problems.add("malformed", Place(str(path), None, place, "line"), finding)
+        elif int(fields[0]) not in classes:
+            finding = f"class {int(fields[0])} is out of range, there are {', '.join(map(str, classes))}"
+            problems.add("class-out-of-range", Place(str(path), None, place, "line"), finding)
+        else:
+            name = classes[int(fields[0])]
+            annotation = {"bbox": corners, "bbox_mode": BoxMode.XYXY_ABS, "category": name, "iscrowd": 0, "id": place}
+            yield annotation
+
+
+def _corners(parts: list[float], width: int, height: int) -> list[float] | None:
+    """XYXY in pixels of a box (its center and size) or a polygon; None where it is neither."""
+    if PARTS <= len(parts) <= PARTS + 1:
+        cx, cy, w, h = parts[:PARTS]
+        edges = (cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2)
+    elif len(parts) >= 6 and len(parts) % 2 == 0:
+        xs, ys = parts[::2], parts[1::2]
+        edges = (min(xs), min(ys), max(xs), max(ys))
+    else:
+        return None
+    return [tidy(part * side) for part, side in zip(edges, (width, height) * 2, strict=True)]
+
+
+def write(document: Document, path: Path) -> None:
+    """`path/labels` with a file an image, empty ones included, and `path/data.yaml`.
+
+    Raises:
+        UserError: `path` exists.
+    """
+
+    def files() -> Iterator[tuple[str, str]]:
+        names = [f"  {place}: {json.dumps(name)}" for place, name in enumerate(document.classes)]
+        # ultralytics looks for images/ beside labels/
+        yield "data.yaml", "\n".join(["path: .", "train: images", "val: images", "names:", *names, ""])
+        for stem, record in by_stem(document):
+            lines = [_line(annotation, record, document.classes) for annotation in record["annotations"]]
+            yield f"labels/{stem}.txt", "".join(lines)
+
+    write_folder(path, files())
+
+
+def _line(annotation: Record, record: Record, classes: list[str]) -> str:
+    x1, y1, x2, y2 = annotation["bbox"]
+    width, height = record["width"], record["height"]
+    # 12 digits return a millionth of a pixel of an image of 100,000 px.
+    parts = ((x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height)
+    return " ".join([str(classes.index(annotation["category"])), *(f"{part:.12f}" for part in parts)]) + "\n"
+
+
+HOLDS = ("empty images", "class list", "repeated boxes", "boxes")
+
+FORMAT = Format("line", read, write, frozenset(HOLDS))

@@ -1,0 +1,164 @@
+"""Data sets by name. One YAML file describes a data set: ours in `catalog/`, a user's anywhere.
+
+The split `train` of `bccd` is `bccd_train`; `bccd_train@MAP` is the same images under a label map; `FILE.yaml:SPLIT`
+is a user's own.
+"""
+
+import difflib
+import functools
+from collections.abc import Iterable
+from pathlib import Path
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from cervical_d2.datasets.definition import Definition, read_definitions, read_label_map
+from cervical_d2.datasets.formats import Record
+from cervical_d2.datasets.reading import CATALOG, read_split
+from cervical_d2.errors import UserError
+
+_DEFINITIONS: dict[str, Definition] = {}
+
+
+def register_all() -> None:
+    """Register every data set of the catalog. Reads no data; safe to call again."""
+    for path in sorted(CATALOG.glob("*.yaml")):
+        register_file(path)
+
+
+def register_file(path: Path) -> list[str]:
+    """Register the splits that a YAML file describes, and return their names. Safe to call again."""
+    definitions = read_definitions(path)
+    for definition in definitions.values():
+        _register(definition)
+    return list(definitions)
+
+
+def resolve(name: str) -> str:
+    """The registered name for `name`, which may also be `FILE.yaml:SPLIT`; each `@MAP` behind it is a label map.
+
+    Raises:
+        UserError: nothing of that name, with the nearest that there is.
+    """
+    plain, *maps = name_and_maps(name)
+    path, _, split = plain.rpartition(":")
+    if path.endswith((".yaml", ".yml")):
+        definitions = read_definitions(Path(path))
+        plain = next((known for known, found in definitions.items() if found.place is found.splits.get(split)), "")
+        if not plain:
+            raise UserError(f"{path}: no split {split!r}; it has {', '.join(definitions)}")
+        register_file(Path(path))
+    if plain not in DatasetCatalog.list():
+        near = difflib.get_close_matches(plain, DatasetCatalog.list(), n=1)
+        hint = f"did you mean {near[0]}?" if near else "see cervical_d2/datasets/catalog."
+        raise UserError(f"no data set is called {plain!r}; {hint} Your own: FILE.yaml:SPLIT")
+    for label_map in maps:
+        definition = definition_of(plain)
+        table = definition.classes.then(read_label_map(label_map))
+        plain = f"{plain}@{label_map}"
+        _register(definition._replace(name=plain, classes=table))
+    return plain
+
+
+def name_and_maps(name: str) -> list[str]:
+    """`NAME@MAP@...` in its parts. An @ inside of a path divides nothing: what is before it is no file."""
+    parts: list[str] = []
+    for part in name.split("@"):
+        before = parts[-1] if parts else ""
+        if "/" in before and not Path(before.rpartition(":")[0] or before).is_file():
+            parts[-1] += f"@{part}"
+        else:
+            parts.append(part)
+    return parts
+
+
+def resolve_all(names: Iterable[str]) -> list[str]:
+    """The registered names for `names`, which are used together: see `resolve`.
+
+    Raises:
+        UserError: as `resolve`; or two files call their data sets the same, so that one would stand for the other.
+    """
+    return _one_file_each((registered, _file(registered)) for registered in map(resolve, names))
+
+
+def splits_of(names: Iterable[str]) -> list[str]:
+    """The registered names of all splits of the data sets `names` (`bccd`, `FILE.yaml`), or of the splits themselves.
+
+    Each `@MAP` behind one is a label map. Raises `UserError` as `resolve_all`.
+    """
+    return _one_file_each((split, _file(split)) for name in names for split in _splits_of(name))
+
+
+def _splits_of(name: str) -> list[str]:
+    plain, *maps = name_and_maps(name)
+    if plain.endswith((".yaml", ".yml")):
+        found = register_file(Path(plain))
+    else:
+        found = [split for split, known in _DEFINITIONS.items() if split in {f"{plain}_{key}" for key in known.splits}]
+    return [resolve("@".join([split, *maps])) for split in found or [plain]]
+
+
+def _one_file_each(found: Iterable[tuple[str, Path | None]]) -> list[str]:
+    """The names of `found`, that each came from its file, once the next ones have been registered."""
+    pairs = list(found)
+    for name, path in pairs:
+        if (other := _file(name)) != path:
+            raise UserError(f"{path} and {other} both describe {name}; give one of the data sets another 'name:'")
+    return [name for name, _ in pairs]
+
+
+def _file(name: str) -> Path | None:
+    """That describes the registered split `name`; None for one that no YAML file does."""
+    return _DEFINITIONS[name].path.resolve() if name in _DEFINITIONS else None
+
+
+def definition_of(name: str) -> Definition:
+    """Where the registered split `name` lies and what is said of it.
+
+    Raises:
+        UserError: it was registered by other means than a YAML file.
+    """
+    if name not in _DEFINITIONS:
+        raise UserError(f"{name}: not described by a YAML file, so that its files are not known")
+    return _DEFINITIONS[name]
+
+
+def has_images(name: str) -> bool:
+    """Whether the registered split `name` has images, and not boxes alone."""
+    return name not in _DEFINITIONS or "images" in _DEFINITIONS[name].place
+
+
+def class_names(names: list[str]) -> list[str]:
+    """The classes that all of `names` (registered) share, in order; `UserError` where two differ."""
+    first = MetadataCatalog.get(names[0]).get("thing_classes")
+    for name in names[1:]:
+        other = MetadataCatalog.get(name).get("thing_classes")
+        if other != first:
+            raise UserError(
+                f"{name} has the classes {other}, but {names[0]} has {first}; use splits of one data set, or a label "
+                "map: NAME@MAP"
+            )
+    return list(first)
+
+
+def _register(definition: Definition) -> None:
+    name = definition.name
+    if name in DatasetCatalog.list():
+        if _DEFINITIONS.get(name) == definition:
+            return
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+    DatasetCatalog.register(name, functools.partial(_read, definition))
+    radius = definition.centers.radius if definition.centers else None
+    MetadataCatalog.get(name).set(thing_classes=definition.classes.names, evaluator_type="coco", center_radius=radius)
+    _DEFINITIONS[name] = definition
+
+
+def _read(definition: Definition) -> list[Record]:
+    """The records, without what only their reading needed."""
+    split = read_split(definition)
+    split.problems.settle()
+    for record in split.document.records:
+        del record["source"], record["name"]
+        for annotation in record["annotations"]:
+            del annotation["category"], annotation["id"]
+    return split.document.records

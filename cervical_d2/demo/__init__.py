@@ -1,0 +1,1 @@
+"""The embedded demo set: scenes of cells, drawn. Imports the ground alone."""

@@ -1,0 +1,221 @@
+"""Starts one process, or several on this machine and others, on GPUs (NCCL) or on the CPU (gloo).
+
+Three ways lead to several processes: this command's own --num-gpus, torchrun, and SLURM's srun. With the first, a
+parent waits for the ranks, passes signals on, and tells in one line what ended them; the others do that themselves.
+"""
+
+import json
+import logging
+import multiprocessing
+import os
+import re
+import signal
+import sys
+import tempfile
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from detectron2.engine import launch as launch_on_gpus
+from detectron2.utils import comm
+from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
+
+from cervical_d2.engine.processes.endings import Report, error_of_ranks, report_of
+from cervical_d2.engine.processes.signals import SIGNALS
+from cervical_d2.errors import EXIT_OK, Interrupted, UserError, hush_torch
+from cervical_d2.files import write_text
+
+Main = Callable[[Namespace], None]
+
+TIMEOUT = timedelta(minutes=30)  # of an operation of all processes, as upstream's: an evaluation may be uneven
+
+
+class Place(NamedTuple):
+    """A process's place among all: its rank of `ranks`, and of `local_ranks` on its machine; where they meet."""
+
+    rank: int
+    ranks: int
+    local_rank: int
+    local_ranks: int
+    url: str
+
+
+def place_from(environment: Mapping[str, str]) -> Place | None:
+    """The place that torchrun or SLURM's srun gave this process; None without them, or where it is alone."""
+    env = environment
+    if {"RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"} <= set(env):
+        rank, ranks = int(env["RANK"]), int(env["WORLD_SIZE"])
+        place = Place(rank, ranks, int(env["LOCAL_RANK"]), int(env["LOCAL_WORLD_SIZE"]), "env://")
+    # Of a step of srun's: a batch script that runs python itself has the job's variables, and no companions.
+    elif {"SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE"} <= set(env):
+        # "2(x3)": two on each of three machines; launchers with uneven ones are not supported by Detectron2 either.
+        on_each = int(re.split(r"\D", env["SLURM_STEP_TASKS_PER_NODE"])[0])
+        host = env.get("MASTER_ADDR") or first_host(env.get("SLURM_STEP_NODELIST", "127.0.0.1"))
+        port = env.get("MASTER_PORT") or 20000 + int(env.get("SLURM_JOB_ID", "0")) % 10000
+        rank, ranks, local_rank = (int(env[f"SLURM_{name}"]) for name in ("PROCID", "STEP_NUM_TASKS", "LOCALID"))
+        place = Place(rank, ranks, local_rank, on_each, f"tcp://{host}:{port}")
+    else:
+        return None
+    return place if place.ranks > 1 else None
+
+
+def first_host(nodes: str) -> str:
+    """The first of SLURM's list: `n[07-09,12],m3` -> `n07`."""
+    found = re.match(r"([^,\[]+)(?:\[(\d+)[^\]]*\]([^,]*))?", nodes)
+    return "".join(part or "" for part in found.groups()) if found else nodes
+
+
+def restarted(environment: Mapping[str, str]) -> bool:
+    """Whether torchrun or SLURM has started this run before, so that it goes on by itself."""
+    counts = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")
+    return any(int(environment.get(name) or 0) > 0 for name in counts)
+
+
+def launch(main: Main, args: Namespace, device: str) -> None:
+    """Run `main(args)` in as many processes as the environment or `args` say.
+
+    Args:
+        args: with num_gpus, num_machines, machine_rank and dist_url, as Detectron2's.
+        device: as MODEL.DEVICE.
+
+    Raises:
+        UserError: the numbers do not fit the machine, or a process raised one.
+        MachineError: a process died.
+    """
+    device = torch.device(device).type
+    if place := place_from(os.environ):
+        join_group(place, device)
+        main(args)
+        leave_group()
+        end_process(EXIT_OK)
+    elif args.num_gpus * args.num_machines == 1:
+        main(args)
+    else:
+        _check(args, device)
+        _spawn(main, args, device)
+
+
+def _check(args: Namespace, device: str) -> None:
+    if device == "cuda" and args.num_gpus > torch.cuda.device_count():
+        raise UserError(f"--num-gpus {args.num_gpus}: this machine has {torch.cuda.device_count()}")
+    if args.num_machines > 1 and args.dist_url == "auto":
+        raise UserError(
+            f"--num-machines {args.num_machines} needs --dist-url tcp://HOST:PORT, the same on each of them"
+        )
+    if not 0 <= args.machine_rank < args.num_machines:
+        raise UserError(f"--machine-rank {args.machine_rank}: machines count from 0 to {args.num_machines - 1}")
+
+
+def join_group(place: Place, device: str) -> None:
+    """Become one of the processes of a group."""
+    if device == "cuda":
+        torch.cuda.set_device(place.local_rank)
+    elif "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, _cores() // place.local_ranks))  # more threads than cores wait for one another
+    if place.ranks == place.local_ranks and sys.platform == "linux":
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # whatever the machine's name resolves to
+    backend = "nccl" if device == "cuda" else "gloo"
+    dist.init_process_group(backend, init_method=place.url, world_size=place.ranks, rank=place.rank, timeout=TIMEOUT)
+    if hasattr(comm, "create_local_process_group"):
+        comm.create_local_process_group(place.local_ranks)
+    else:  # v0.6 leaves this to its launch, which does the same
+        for first in range(0, place.ranks, place.local_ranks):
+            group = dist.new_group(list(range(first, first + place.local_ranks)))
+            if first <= place.rank < first + place.local_ranks:
+                comm._LOCAL_PROCESS_GROUP = group
+    comm.synchronize()
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _spawn(main: Main, args: Namespace, device: str) -> None:
+    """Start the ranks of this machine and wait for them; where one ends, torch ends the others within 30 s."""
+    logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)  # what it logs of that is told in one line
+    with tempfile.TemporaryDirectory() as folder, _signals_passed_on() as passed:
+        ranked = Ranked(main, folder)
+        try:
+            if device == "cuda":
+                launch_on_gpus(
+                    ranked, args.num_gpus, args.num_machines, args.machine_rank, args.dist_url, (args,), TIMEOUT
+                )
+            else:
+                url = f"file://{folder}/meeting" if args.dist_url == "auto" else args.dist_url
+                mp.spawn(_on_cpu, nprocs=args.num_gpus, args=(ranked, args, url))
+        except (ProcessRaisedException, ProcessExitedException) as failure:
+            first = args.machine_rank * args.num_gpus
+            if told := error_of_ranks(failure, Path(folder), range(first, first + args.num_gpus), passed):
+                raise told from failure
+            raise
+
+
+def _on_cpu(local_rank: int, main: Main, args: Namespace, url: str) -> None:
+    rank = args.machine_rank * args.num_gpus + local_rank
+    join_group(Place(rank, args.num_machines * args.num_gpus, local_rank, args.num_gpus, url), "cpu")
+    main(args)
+
+
+def leave_group() -> None:
+    """Wait for one another: a process that needs one which has ended would fail."""
+    comm.synchronize()
+
+
+def end_process(status: int) -> NoReturn:
+    """End this process of a group, and leave its connections to the system.
+
+    Where they are closed one by one while the others' end, gloo now and then aborts the process (SIGABRT).
+    """
+    if dist.is_initialized() and dist.get_backend() != "gloo":
+        dist.destroy_process_group()
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+class Ranked(NamedTuple):
+    """`main` as a rank runs it: how it ends is left in `folder` for the parent to tell."""
+
+    main: Main
+    folder: str
+
+    def __call__(self, args: Namespace) -> None:
+        hush_torch()
+        # A spawned process spawns by default as well; data workers are then started as slowly, at each evaluation anew.
+        multiprocessing.set_start_method(None, force=True)
+        status = EXIT_OK
+        try:
+            self.main(args)
+            leave_group()
+        except (UserError, Interrupted) as error:
+            line = error.message if isinstance(error, Interrupted) else str(error)
+            report = Report(type(error).__name__, error.status, line)
+            write_text(report_of(Path(self.folder), comm.get_rank()), json.dumps(report))
+            status = error.status
+        end_process(status)  # not where the exception still holds the data loader, whose workers have to end first
+
+
+@contextmanager
+def _signals_passed_on() -> Iterator[list[int]]:
+    """Within, signals go to the ranks, which end in good order; yields those that came."""
+    passed: list[int] = []
+
+    def pass_on(signum: int, _: Any) -> None:
+        passed.append(signum)
+        for child in multiprocessing.active_children():
+            if child.pid:
+                os.kill(child.pid, signum)
+
+    before = {number: signal.signal(number, pass_on) for number in SIGNALS}
+    try:
+        yield passed
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

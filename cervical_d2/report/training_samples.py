@@ -1,0 +1,138 @@
+"""What the network gets in training: the loader's own presentations beside the images they are made of."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.detection_utils import convert_image_to_rgb
+
+from cervical_d2.data.build import build_train_loader, records_of
+from cervical_d2.data.loader import BatchPlan, TrainLoader
+from cervical_d2.data.mapper import read_image
+from cervical_d2.datasets.formats import Record
+from cervical_d2.datasets.registry import has_images, resolve
+from cervical_d2.draw import Box, draw_boxes
+from cervical_d2.errors import UserError
+from cervical_d2.report.pictures import beside, captioned, spread, truth_boxes, write_pictures
+
+DRAWS = 3  # presentations beside each image
+HIGHEST = 480  # px of a panel in a row of presentations
+LEGIBLE = 400  # px of the longer side of a picture with letters on it
+
+
+def draw_truth(dataset: str, output: Path, count: int) -> list[Path]:
+    """Draw `count` images of the registered split, spread evenly, with their annotations, and a sheet of the first six.
+
+    A set of boxes without images is drawn on light gray. Returns the files, the sheet first. Raises `UserError` before
+    anything is written.
+    """
+    names = MetadataCatalog.get(dataset).thing_classes
+    if has_images(dataset):
+        chosen, read = readable(spread(records_of((dataset,)), count)), image_of
+    else:
+        chosen, read = spread(DatasetCatalog.get(dataset), count), blank
+    # Single cells are too small for letters at their own size.
+    scales = (max(1.0, LEGIBLE / max(record["height"], record["width"])) for record in chosen)
+    drawn = (truth(record, read(record), names, scale) for record, scale in zip(chosen, scales, strict=True))
+    return write_pictures(output, chosen, drawn, names)
+
+
+def draw_training_samples(dataset: str, output: Path, cfg: CfgNode, count: int, draws: int = DRAWS) -> list[Path]:
+    """As `draw_truth`, with the first `draws` presentations of each image beside it.
+
+    They are those of a training with `cfg`, from its first iteration on: the same seed, order and augmentations. Where
+    `dataset` is not among `cfg.DATASETS.TRAIN`, of a training with it alone. `cfg` is changed.
+    """
+    if draws < 1 or cfg.SEED < 0:
+        raise UserError(f"--draws {draws} --seed {cfg.SEED}: write at least 1 and 0")
+    trained = tuple(map(resolve, cfg.DATASETS.TRAIN))
+    cfg.DATASETS.TRAIN = trained if dataset in trained else (dataset,)
+    names = MetadataCatalog.get(dataset).thing_classes
+    loader = build_train_loader(cfg)
+    wanted = {record["file_name"] for record in records_of((dataset,))}
+    places = [place for place, record in enumerate(loader.dataset.records) if record["file_name"] in wanted]
+    chosen = readable(spread([{**loader.dataset.records[place], "place": place} for place in places], count))
+    found = training_samples(loader.plan, [record["place"] for record in chosen], draws)
+    rows = (row(record, loader, found[record["place"]], names, cfg.INPUT.FORMAT) for record in chosen)
+    return write_pictures(output, chosen, rows, names, columns=1)
+
+
+def readable(records: Sequence[Record]) -> Sequence[Record]:
+    """`records`, after reading their images: one that is broken is told before anything is written."""
+    for record in records:
+        image_of(record)
+    return records
+
+
+def training_samples(plan: BatchPlan, images: Sequence[int], draws: int) -> dict[int, list[tuple[int, int]]]:
+    """{image: [(iteration, position)]}: when the `plan` presents each of `images` (indices) the first `draws` times."""
+    found: dict[int, list[tuple[int, int]]] = {image: [] for image in images}
+    iteration = 0
+    while any(len(times) < draws for times in found.values()):
+        for position, image in plan.batch_at(iteration):
+            if image in found and len(found[image]) < draws:
+                found[image].append((iteration, position))
+        iteration += 1
+    return found
+
+
+def row(
+    record: Record, loader: TrainLoader, times: Sequence[tuple[int, int]], names: Sequence[str], image_format: str
+) -> np.ndarray:
+    """`record` with its annotations, then its presentations at `times`; (H, W, 3) uint8 RGB.
+
+    The presentations are at one scale, so that their sizes can be compared; the image is as high as the highest.
+    """
+    samples = [_sample(loader, position, record["place"]) for _, position in times]
+    highest = max(sample["image"].shape[1] for sample in samples)
+    scale = min(1.0, HIGHEST / highest)
+    panels = [truth(record, image_of(record), names, scale * highest / record["height"])]
+    for (iteration, _), sample in zip(times, samples, strict=True):
+        panels.append(presented(sample, names, image_format, f"iteration {iteration}", scale))
+    return beside(panels)
+
+
+def _sample(loader: TrainLoader, position: int, image: int) -> dict[str, Any]:
+    sample = loader.dataset[position, image]
+    if isinstance(sample, UserError):
+        raise sample
+    return sample
+
+
+def image_of(record: Record) -> np.ndarray:
+    """(H, W, 3) uint8 RGB. Raises `UserError` if it cannot be read."""
+    return read_image(record["file_name"], "RGB")
+
+
+def blank(record: Record) -> np.ndarray:
+    """Light gray of the size of `record`; (H, W, 3) uint8."""
+    return np.full((record["height"], record["width"], 3), 240, np.uint8)
+
+
+def truth(record: Record, image: np.ndarray, names: Sequence[str], scale: float = 1.0) -> np.ndarray:
+    """`image` with the annotations of `record` below its name, size and number of boxes; (H, W, 3) uint8 RGB."""
+    return _panel(image, truth_boxes(record, names), Path(record["file_name"]).stem, scale)
+
+
+def presented(
+    sample: dict[str, Any], names: Sequence[str], image_format: str, title: str, scale: float = 1.0
+) -> np.ndarray:
+    """What a mapper made, as a person sees it, with the boxes that the network is given; (H, W, 3) uint8 RGB."""
+    pixels = sample["image"].permute(1, 2, 0).numpy()
+    image = np.clip(convert_image_to_rgb(pixels, image_format), 0, 255).round().astype(np.uint8)
+    given, classes = sample["instances"].gt_boxes.tensor.tolist(), sample["instances"].gt_classes.tolist()
+    boxes = [Box(box, label, names[label] if label >= 0 else "") for box, label in zip(given, classes, strict=True)]
+    return _panel(np.ascontiguousarray(image), boxes, title, scale)
+
+
+def _panel(image: np.ndarray, boxes: Sequence[Box], title: str, scale: float) -> np.ndarray:
+    """Drawn after scaling, so that lines and letters stay readable; the caption tells the size before."""
+    height, width = image.shape[:2]
+    counted = sum(item.category_id >= 0 for item in boxes)
+    title += f": {width} x {height} px, {counted} box{'es' * (counted != 1)}"
+    shown = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+    return captioned(draw_boxes(shown, [item.scaled(scale) for item in boxes]), title)
