@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import cv2
+import forked
 import numpy as np
 import pytest
 import torch
@@ -99,12 +100,24 @@ def fresh_records():
     packed_records.cache_clear()
 
 
+def environment(**env: str) -> dict[str, str]:
+    """Of a command: one thread, no warnings, and `env`."""
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", **env}
+
+
 def command(*words: object, **env: str) -> subprocess.CompletedProcess:
-    """Run a script of the project as a user does; paths as they are."""
+    """Run a script of the project as a user does, in a process of its own; paths as they are.
+
+    Options of the interpreter before the script (`-c`, `-m`, `-X`) ask for a fresh one, which imports all anew.
+    """
+    if not str(words[0]).startswith("-"):
+        running = forked.Running(*words, cwd=ROOT, env=environment(**env))
+        said = running.communicate()
+        return subprocess.CompletedProcess(words, running.returncode, *said)
     return subprocess.run(
         [sys.executable, *map(str, words)],
         cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", **env},
+        env=environment(**env),
         capture_output=True,
         text=True,
         timeout=300,

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, command, write_tiny
+from conftest import ROOT, command, environment, write_tiny
 from detectron2.utils.events import EventStorage
+from forked import Running
 from small_model import SMALL
 from test_resume import history, states, unequal
 from test_trainer import train, trainer_of
@@ -96,19 +97,21 @@ def test_error_of_a_companion_that_was_stopped_too_is_no_error():
 
 
 def start(*words: object, **options) -> subprocess.Popen:
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    """A fresh interpreter with options of its own."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen([sys.executable, *map(str, words)], cwd=ROOT, env=env, **pipes, **options)
+    return subprocess.Popen([sys.executable, *map(str, words)], cwd=ROOT, env=environment(), **pipes, **options)
 
 
-def wait_until(condition, running: subprocess.Popen) -> None:
+def wait_until(condition, running: subprocess.Popen | Running) -> None:
     while not condition():
         assert running.poll() is None, running.communicate()[1]
         time.sleep(0.01)
 
 
-def training(tiny: Path, *options: object, **kwargs) -> subprocess.Popen:
-    return start("train_net.py", "--config-file", tiny / "config.yaml", *options, **kwargs)
+def training(tiny: Path, *options: object, **kwargs) -> Running:
+    return Running(
+        "train_net.py", "--config-file", tiny / "config.yaml", *options, cwd=ROOT, env=environment(), **kwargs
+    )
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc to find the ranks")
@@ -131,7 +134,7 @@ def test_elastic_restart_goes_on_by_itself(tiny: Path):
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_sigterm_to_the_real_command_and_a_lock_against_a_second(tiny: Path, ranks):
     options = ("--num-gpus", ranks, "SOLVER.MAX_ITER", 500, "TEST.EVAL_PERIOD", 0, "SOLVER.CHECKPOINT_PERIOD", 0)
-    running = training(tiny, *options, start_new_session=True)
+    running = training(tiny, *options)
     log = tiny / "run/metrics.json"
     wait_until(log.exists, running)
     second = command("train_net.py", "--config-file", tiny / "config.yaml", "OUTPUT_DIR", tiny / "run")
@@ -160,7 +163,7 @@ def limited() -> None:
 
 
 def test_full_disk_is_one_line_and_leaves_nothing_half_written(tiny: Path):
-    running = training(tiny, "SOLVER.MAX_ITER", 2, preexec_fn=limited)
+    running = training(tiny, "SOLVER.MAX_ITER", 2, before=limited)
     _, said = running.communicate(timeout=120)
     assert running.returncode == 3, said
     (line,) = [line for line in said.splitlines() if line.startswith("error")]

@@ -33,6 +33,10 @@ from cervical_d2.files import write_text
 
 Main = Callable[[Namespace], None]
 
+# Ranks on the CPU are forked from a server that has imported all once, where the system can fork.
+START_METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+PRELOADED = ["cervical_d2.engine.trainer"]
+
 TIMEOUT = timedelta(minutes=30)  # of an operation of all processes, as upstream's: an evaluation may be uneven
 
 
@@ -148,7 +152,8 @@ def _spawn(main: Main, args: Namespace, device: str) -> None:
                 )
             else:
                 url = f"file://{folder}/meeting" if args.dist_url == "auto" else args.dist_url
-                mp.spawn(_on_cpu, nprocs=args.num_gpus, args=(ranked, args, url))
+                multiprocessing.set_forkserver_preload(PRELOADED)
+                mp.start_processes(_on_cpu, (ranked, args, url), nprocs=args.num_gpus, start_method=START_METHOD)
         except (ProcessRaisedException, ProcessExitedException) as failure:
             first = args.machine_rank * args.num_gpus
             if told := error_of_ranks(failure, Path(folder), range(first, first + args.num_gpus), passed):
@@ -188,7 +193,7 @@ class Ranked(NamedTuple):
 
     def __call__(self, args: Namespace) -> None:
         hush_torch()
-        # A spawned process spawns by default as well; data workers are then started as slowly, at each evaluation anew.
+        # A spawned process spawns by default as well: its data workers would import all anew, at each evaluation.
         multiprocessing.set_start_method(None, force=True)
         status = EXIT_OK
         try:

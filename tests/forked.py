@@ -1,0 +1,67 @@
+"""Commands in processes of their own, forked from a server that has imported torch and Detectron2 once.
+
+A process that starts Python anew waits seconds for these imports. What only a fresh interpreter shows, such as what is
+imported when, is tested with `conftest.command`.
+"""
+
+import multiprocessing
+import os
+import runpy
+import subprocess
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+from cervical_d2.engine.processes.launch import PRELOADED
+
+SERVER = multiprocessing.get_context("forkserver")
+multiprocessing.set_forkserver_preload(PRELOADED)
+
+
+class Running:
+    """A script that was started with its arguments, with the methods of `subprocess.Popen` that tests use."""
+
+    def __init__(self, *words: object, cwd: Path, env: dict[str, str], before: Callable[[], None] | None = None):
+        """`before` is called in the new process; it and its values must be importable there."""
+        self.words, self.folder = [str(word) for word in words], tempfile.TemporaryDirectory()
+        self.files = [str(Path(self.folder.name) / name) for name in ("out", "err")]
+        self.process = SERVER.Process(target=_run, args=(self.words, str(cwd), env, self.files, before))
+        self.process.start()
+        self.pid = self.process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit code, the negative number of the signal that ended it, or None while it runs."""
+        return self.process.exitcode
+
+    def poll(self) -> int | None:
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def communicate(self, timeout: float = 300) -> tuple[str, str]:
+        """Wait for its end; what it wrote to stdout and stderr."""
+        self.process.join(timeout)
+        if self.returncode is None:
+            self.process.kill()
+            raise subprocess.TimeoutExpired(self.words, timeout)
+        out, err = (Path(file).read_text() for file in self.files)
+        return out, err
+
+
+def _run(words: list[str], cwd: str, env: dict[str, str], files: list[str], before: Callable[[], None] | None) -> None:
+    for number, file in enumerate(files, 1):
+        os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), number)
+    os.setsid()  # a signal to it must not reach the tests
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(env)
+    warnings.simplefilter("ignore")
+    if before:
+        before()
+    sys.argv = words
+    sys.path.insert(0, str(Path(words[0]).parent.resolve()))
+    runpy.run_path(words[0], run_name="__main__")  # its SystemExit gives the exit code, as in a process of its own
