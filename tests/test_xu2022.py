@@ -124,5 +124,5 @@ def test_weights_that_are_not_there_are_refused_with_the_command_that_makes_them
 
 
 def test_statistics_that_are_printed_nowhere_are_refused_with_the_command_that_computes_them(tmp_path: Path):
-    with pytest.raises(UserError, match=r"empty.*compute_mean_std\.py --dataset NAME \(comparison_detector_train for"):
+    with pytest.raises(UserError, match=r"empty.*cervical-d2 mean-std --dataset NAME \(comparison_detector_train for"):
         prepare(load_config("xu2022/table10_R_50_self_statistics.yaml", ["MODEL.WEIGHTS", ""]))
