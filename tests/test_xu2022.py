@@ -119,7 +119,7 @@ def test_each_model_builds_and_learns_a_step(name):
 
 
 def test_weights_that_are_not_there_are_refused_with_the_command_that_makes_them():
-    with pytest.raises(UserError, match=r"3x\.pth: no such .*faster_rcnn_r50_fpn_mstrain_3x.*convert_check"):
+    with pytest.raises(UserError, match=r"3x\.pth: no such .*faster_rcnn_r50_fpn_mstrain_3x.*convert-weights"):
         prepare(load_config("xu2022/table08_R_50_l1.yaml"))
 
 
