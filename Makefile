@@ -28,8 +28,8 @@ $(READY): requirements.txt pyproject.toml tools/install_detectron2.py tools/dete
 	touch $@
 
 demo: $(READY) ## train on the embedded data set, evaluate, draw pictures
-	$(RUN) train_net.py --resume --config-file configs/quick/demo.yaml
-	$(RUN) tools/draw_results.py output/quick/demo
+	$(BIN)/cervical-d2 train --resume --config-file configs/quick/demo.yaml
+	$(BIN)/cervical-d2 draw output/quick/demo
 
 test: $(READY) ## the fast tests
 	$(RUN) tools/doctor.py
@@ -47,5 +47,5 @@ lint: $(READY) ## style, format, types
 	$(BIN)/mypy
 
 reference-models: $(READY) ## train the BCCD and CRIC quick models from $(DATA)
-	DETECTRON2_DATASETS=$(DATA) $(RUN) train_net.py --resume --config-file configs/quick/bccd.yaml
-	DETECTRON2_DATASETS=$(DATA) $(RUN) train_net.py --resume --config-file configs/quick/cric.yaml
+	DETECTRON2_DATASETS=$(DATA) $(BIN)/cervical-d2 train --resume --config-file configs/quick/bccd.yaml
+	DETECTRON2_DATASETS=$(DATA) $(BIN)/cervical-d2 train --resume --config-file configs/quick/cric.yaml

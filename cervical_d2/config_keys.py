@@ -155,7 +155,11 @@ KEYS = (
     ),
     Key("TEST.SCORE", 0.5, "score from which a detection counts in figures at one threshold, and is shown"),
     Key("TEST.SEVERITY", "", "YAML file of lesions and costs, as cervical_d2/evaluation/severity.yaml; empty: that"),
-    Key("TEST.REPORT", False, "write OUTPUT_DIR/report, the page of tools/report.py, after training and --eval-only"),
+    Key(
+        "TEST.REPORT",
+        False,
+        "write OUTPUT_DIR/report (`cervical-d2 report`) after training and --eval-only",
+    ),
     Key("TEST.VAL_LOSS", True, "compute the losses on the first test split at each evaluation"),
 )
 

@@ -1,12 +1,11 @@
 """Images of single cells in a folder a class, a backbone of a few hundred weights, and a config that trains on them."""
 
-import importlib.util
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
-from conftest import ROOT
+from conftest import ROOT, tool
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
@@ -98,10 +97,7 @@ def forget_parts() -> None:
             MetadataCatalog.remove(name)
 
 
-def tool(name: str, *words: object) -> int:
-    """The status of the tool's own `main`, in this process."""
+def train_classifier(*words: object) -> int:
+    """The command's exit code, in this process."""
     forget_parts()
-    spec = importlib.util.spec_from_file_location(name, ROOT / f"tools/{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main([str(word) for word in words])
+    return tool("train-classifier", *words)

@@ -1,6 +1,5 @@
 """A data set of a few small images, and a config that trains on it in seconds."""
 
-import importlib
 import json
 import os
 import subprocess
@@ -12,6 +11,8 @@ import forked
 import numpy as np
 import pytest
 import torch
+
+from tools.cli import COMMANDS, run_command
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
@@ -125,11 +126,16 @@ def command(*words: object, **env: str) -> subprocess.CompletedProcess:
     )
 
 
+def tool(name: str, *words: object) -> int:
+    """The exit code of a command, run in this process: without the seconds that importing torch takes."""
+    return run_command(name, [str(word) for word in words], f"cervical-d2 {name}")
+
+
 def called(capfd: pytest.CaptureFixture[str], script: str, *words: object) -> subprocess.CompletedProcess:
-    """As `command`, in this process: without the seconds that importing torch takes."""
-    module = importlib.import_module(script.removesuffix(".py").replace("/", "."))
+    """As `command`, in this process."""
+    module = "train" if script == "train_net.py" else Path(script).stem
     capfd.readouterr()
-    status = module.main([str(word) for word in words])
+    status = tool(next(name for name in COMMANDS if COMMANDS[name].module == module), *words)
     return subprocess.CompletedProcess(words, status, *capfd.readouterr())
 
 

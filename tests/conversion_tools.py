@@ -5,14 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, tool
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from torch import Tensor, nn
 
 from cervical_d2.checkpoint.checkpointer import CervicalCheckpointer
 from cervical_d2.config import load_config
-from tools.convert_checkpoint import main
 
 HEIGHT, WIDTH = 96, 128
 
@@ -68,7 +67,7 @@ def convert_file(folder: Path, checkpoint: dict, capsys: pytest.CaptureFixture, 
     """Save, convert as the command does into d2.pth, return the YAML it prints."""
     torch.save(checkpoint, folder / "source.pth")
     capsys.readouterr()
-    assert main([str(folder / "source.pth"), str(folder / "d2.pth"), *options]) == 0, capsys.readouterr().err
+    assert tool("convert-weights", folder / "source.pth", folder / "d2.pth", *options) == 0, capsys.readouterr().err
     return capsys.readouterr().out
 
 

@@ -3,13 +3,12 @@
 import contextlib
 import io
 import json
-import runpy
 from collections import Counter
 from pathlib import Path
 
 import cv2
 import numpy as np
-from conftest import ROOT
+from conftest import tool
 
 from cervical_d2.datasets.formats import Document, Source, format_of
 from cervical_d2.datasets.problems import Problems
@@ -116,8 +115,7 @@ def boxes(document: Document) -> list:
 
 
 def convert(*words: object) -> tuple[int, str, str]:
-    """tools/convert_dataset.py in this process: its status, stdout and stderr."""
-    main = runpy.run_path(str(ROOT / "tools/convert_dataset.py"))["main"]
+    """`cervical-d2 convert` in this process: its exit code, stdout and stderr."""
     with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
-        status = main([str(word) for word in words])
+        status = tool("convert", *words)
     return status, out.getvalue(), err.getvalue()

@@ -100,13 +100,13 @@ def test_each_model_builds_and_learns_a_step(name):
 
 
 def test_anchors_that_are_printed_nowhere_are_refused_with_the_command_that_computes_them():
-    with pytest.raises(UserError, match=r"CLUSTERS is empty.*cluster_anchors\.py --dataset NAME .*--num-anchors 15"):
+    with pytest.raises(UserError, match=r"CLUSTERS is empty.*cervical-d2 anchors --dataset NAME .*--num-anchors 15"):
         prepare(load_config(SYSTEM, ["MODEL.WEIGHTS", "", "DATASETS.TRAIN", "('cervical_demo_train',)",
                                      "DATASETS.TEST", "('cervical_demo_val',)"]))  # fmt: skip
 
 
 def test_weights_that_are_not_there_are_refused_with_the_command_that_trains_them():
-    with pytest.raises(UserError, match=r"DC_59_cells\.pth: no such .*classifier.*train_classifier\.py"):
+    with pytest.raises(UserError, match=r"DC_59_cells\.pth: no such .*classifier.*cervical-d2 train-classifier"):
         prepare(load_config(SYSTEM))
 
 

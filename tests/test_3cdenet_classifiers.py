@@ -6,9 +6,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, tool
 
-import tools.reproduce as reproduce
 from cervical_d2.config import differences, load_config
 from cervical_d2.errors import UserError
 from cervical_d2.papers import classifiers
@@ -65,11 +64,11 @@ def test_quick_rows_train_whole_networks_on_herlev():
 
 
 def test_elsewhere_each_fold_is_a_training_of_its_own(capsys):
-    assert reproduce.main(["3cde:3", "--rows", "R152", "--print", "slurm"]) == 0
+    assert tool("reproduce", "3cde:3", "--rows", "R152", "--print", "slurm") == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 5
     for fold, line in enumerate(lines):
-        assert f"tools/train_classifier.py --fold {fold} --resume --config-file 3cdenet/table03_R_152.yaml" in line
+        assert f"cervical-d2 train-classifier --fold {fold} --resume --config-file 3cdenet/table03_R_152.yaml" in line
 
 
 def answer(job: Job, folds: list[str], first: int = 0) -> None:
@@ -103,7 +102,7 @@ def test_a_job_is_done_when_every_fold_is(tmp_path: Path):
 def test_rows_are_means_of_folds_on_the_same_images(tmp_path: Path):
     plan = make_plan(*parse_table("3cde:3"), ["R152", "DC-ResNet-59"])
     base, other = todo = jobs(plan, 1, tmp_path)
-    assert runner_of(plan).script == "tools/train_classifier.py"
+    assert runner_of(plan).command == "train-classifier"
     # Half of the first fold's four cells are wrong, none of the second's; then one of four, none.
     answer(base, ["xxAA", "aaAA", "aaAA", "aaAA", "aaAA"])
     answer(other, ["axAA", "aaAA", "aaAA", "aaAA", "aaAA"])

@@ -70,8 +70,11 @@ def config(*options):
 @pytest.mark.parametrize(
     ("clusters", "message"),
     [
-        (PAIRS[:3], "lists for 3 levels, but the network has 4; tools/cluster_anchors.py --config-file FILE prints"),
-        ([*PAIRS[:3], [[9, 9]]], r"\[2, 2, 2, 1\] anchors a level, but one head serves all, with equally many; tools/"),
+        (PAIRS[:3], "lists for 3 levels, but the network has 4; `cervical-d2 anchors --config-file FILE` prints"),
+        (
+            [*PAIRS[:3], [[9, 9]]],
+            r"\[2, 2, 2, 1\] anchors a level, but one head serves all, with equally many; `",
+        ),
         ([*PAIRS[:3], [[40, 40], [50, 0]]], r"\[\[40, 40\], \[50, 0\]\] for level 4 of 4; write \[\[width, height\], "),
         ([[[9, -1], [2, 2]], *PAIRS[1:]], ".*for level 1 of 4; write"),
         ([*PAIRS[:3], [[1, float("inf")], [2, 2]]], ".*for level 4 of 4; write"),

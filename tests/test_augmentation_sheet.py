@@ -1,12 +1,11 @@
 """The picture of the augmentations shows each with its boxes, and the tool writes it."""
 
-import runpy
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import tool
 
 from cervical_d2.draw import COLORS, Box
 from cervical_d2.randomness import Stream, numpy_seeded
@@ -72,12 +71,11 @@ def test_costs_are_of_images_that_are_changed(monkeypatch):
 
 def test_the_tool_writes_a_picture_and_names_a_place_where_it_cannot(tmp_path: Path, capsys):
     cv2.imwrite(str(tmp_path / "smear.png"), np.full((30, 60, 3), 200, np.uint8))
-    main = runpy.run_path(str(ROOT / "tools/visualize_augmentation.py"))["main"]
-    tool = ["--image", str(tmp_path / "smear.png"), "--output"]
-    assert main([*tool, str(tmp_path / "sheet.jpg"), "--time"]) == 0
+    words = ("augmentations", "--image", tmp_path / "smear.png", "--output")
+    assert tool(*words, tmp_path / "sheet.jpg", "--time") == 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]] == [key for key, _ in SHOWN]
     # 240 px wide pictures of a 2 : 1 image, five in a row; no legend, as there are no boxes.
     assert cv2.imread(str(tmp_path / "sheet.jpg")).shape == (len(SHOWN) * (CAPTION + 120), 5 * 240 + 4 * GAP, 3)
-    assert main([*tool, str(tmp_path / "no/such/sheet.jpg")]) == 2
+    assert tool(*words, tmp_path / "no/such/sheet.jpg") == 2
     assert "no/such/sheet.jpg: cannot be written" in capsys.readouterr().err
-    assert main([*tool, str(tmp_path / "sheet.txt")]) == 2
+    assert tool(*words, tmp_path / "sheet.txt") == 2

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, called, command, listing
+from conftest import called, command, listing
 from PIL import Image
 from test_trainer import train
 
@@ -121,14 +121,3 @@ def test_train_eval_and_predict_work_as_commands(tiny: Path):
     found = command("tools/predict.py", tiny / "images", "--weights", weights, "--output", tiny / "out", "--score", "0")
     assert found.returncode == 0, found.stderr
     assert (tiny / "out/predictions.json").exists()
-
-
-SCRIPTS = [path for path in sorted((ROOT / "tools").glob("*.py")) if path.read_text().startswith("#!")]
-
-
-@pytest.mark.parametrize("script", ["train_net.py", *(f"tools/{path.name}" for path in SCRIPTS)])
-def test_help_answers_without_torch(script):
-    done = command("-X", "importtime", script, "--help")
-    assert done.returncode == 0
-    assert "usage:" in done.stdout
-    assert " torch" not in done.stderr

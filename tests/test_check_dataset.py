@@ -1,4 +1,4 @@
-"""tools/check_dataset.py: its lines, its status, its repaired copies, and that training stops at the same faults."""
+"""`cervical-d2 check`: its lines, its status, its repaired copies, and that training stops at the same faults."""
 
 import json
 import subprocess

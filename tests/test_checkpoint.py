@@ -155,7 +155,7 @@ def test_foreign_layouts_are_refused_with_the_cure(tmp_path: Path):
     detector = ("backbone.body.layer1.0.conv1.weight", "rpn.head.cls_logits.weight")
     torch.save({"model": {key: torch.ones(1) for key in detector}}, tmp_path / "detector.pth")
     for name in ("tv.pth", "R-50.pkl", "mmdet.pth", "detector.pth"):
-        with pytest.raises(UserError, match=rf"convert_checkpoint\.py .*{name}"):
+        with pytest.raises(UserError, match=rf"cervical-d2 convert-weights .*{name}"):
             CervicalCheckpointer(Small()).load(str(tmp_path / name))
     with pytest.raises(UserError, match="of no known layout"):
         convert({"a": torch.ones(1)}, "x.pth")

@@ -125,5 +125,5 @@ def test_problem_is_one_line_and_training_stops_at_the_first_error(caplog):
     assert "no-area: 2 more" in caplog.text
     problems.add("bad-box", "t.json", "x")
     problems.add("bad-size", "t.json", "y")
-    with pytest.raises(UserError, match=r"t\.json: x; .*and 1 more; tools/check_dataset\.py"):
+    with pytest.raises(UserError, match=r"t\.json: x; .*and 1 more; `cervical-d2 check`"):
         problems.settle()

@@ -230,8 +230,8 @@ def test_a_class_that_is_in_training_alone_is_named(cells):
 
 
 def test_an_undivided_training_does_not_pass_for_a_cross_validation(cells):
-    with pytest.raises(UserError, match=r"FOLDS and RATIOS are of tools/train_classifier\.py"):
-        prepare(config(cells))  # as train_net.py would
+    with pytest.raises(UserError, match=r"FOLDS and RATIOS belong to `cervical-d2 train-classifier`"):
+        prepare(config(cells))  # as `cervical-d2 train` would
 
 
 def test_a_broken_image_is_named(cells):

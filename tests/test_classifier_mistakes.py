@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from classifier_scenes import tool
+from classifier_scenes import train_classifier
 from conftest import listing
 from test_classifier_folds import write_rows
 
@@ -55,7 +55,7 @@ MISTAKES = {
                                   ["no image of the class normal_superficiel", "use fewer parts"]),
     "a fold that is not there": (no_damage, ("--fold", "2"), ["--fold 2: there are 2, from 0"]),
     "all folds on several machines": (no_damage, ("--num-machines", "2"), ["one fold in each job", "--fold K"]),
-    "a detector's config": (no_damage, ("MODEL.META_ARCHITECTURE", "GeneralizedRCNN"), ["no classifier", "train_net"]),
+    "a detector's config": (no_damage, ("MODEL.META_ARCHITECTURE", "GeneralizedRCNN"), ["no classifier", "-d2 train`"]),
     "an unknown backbone": (no_damage, ("MODEL.BACKBONE.NAME", "build_dcresnet"), ["build_dc_resnet_backbone"]),
     "an evaluation of nothing": (no_damage, ("--eval-only",), ["--eval-only needs MODEL.WEIGHTS"]),
     "no such weights": (no_damage, ("MODEL.WEIGHTS", "{cells}/no.pth"), ["no.pth", "check MODEL.WEIGHTS"]),
@@ -69,7 +69,7 @@ def test_a_mistake_is_one_line_status_2_and_nothing_written(cells: Path, name, c
     before = listing(cells)
     flags = [word for word in words if word.startswith("--") or word.isdigit()]
     options = [word.format(cells=cells) for word in words if word not in flags]
-    status = tool("train_classifier", *flags, "--config-file", cells / "config.yaml", *options)
+    status = train_classifier(*flags, "--config-file", cells / "config.yaml", *options)
     lines = [line for line in capsys.readouterr().err.splitlines() if line.strip()]
     assert status == 2
     assert [line for line in lines if line.startswith("error")] == lines[-1:]

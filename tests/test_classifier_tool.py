@@ -1,4 +1,4 @@
-"""tools/train_classifier.py: fold after fold, a summary and a page, and mistakes in one line."""
+"""`cervical-d2 train-classifier`: fold after fold, a summary and a page, and mistakes in one line."""
 
 import json
 import os
@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from classifier_scenes import forget_parts, tool, write_cells
-from conftest import command
+from classifier_scenes import forget_parts, train_classifier, write_cells
+from conftest import command, tool
 
 from cervical_d2.engine import cross_validation
 from cervical_d2.errors import Interrupted, UserError
@@ -71,26 +71,26 @@ def test_a_finished_cross_validation_is_left_alone(trained, monkeypatch, capsys)
     monkeypatch.setattr(cross_validation, "_run", started.append)
     words = ("--resume", "--samples", 50, "--config-file", folder / "config.yaml", *SMALL)
     before = (folder / "run/summary.json").read_bytes()
-    assert tool("train_classifier", *words) == 0
+    assert train_classifier(*words) == 0
     assert started == []
     assert "fold1, 2 of 2: done before" in capsys.readouterr().err
     assert (folder / "run/summary.json").read_bytes() == before
     # What is not done, or was done otherwise, is started again.
     (folder / "run/fold1/model_final.pth").rename(folder / "away.pth")
-    assert tool("train_classifier", *words) == 0
+    assert train_classifier(*words) == 0
     (folder / "away.pth").rename(folder / "run/fold1/model_final.pth")
     assert [line[line.index("--fold") + 1] for line in started] == ["1"]
     assert started[0][0] == sys.executable
     assert "--resume" in started[0]
     started.clear()
-    assert tool("train_classifier", *words, "SOLVER.MAX_ITER", 30) == 0
+    assert train_classifier(*words, "SOLVER.MAX_ITER", 30) == 0
     assert [line[line.index("--fold") + 1] for line in started] == ["0", "1"]
 
 
 @pytest.mark.slow
 def test_a_second_run_in_the_folder_is_refused(trained, capfd):
     folder, _ = trained
-    status = tool("train_classifier", "--config-file", folder / "config.yaml", *SMALL)
+    status = train_classifier("--config-file", folder / "config.yaml", *SMALL)
     lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error")]
     assert status == 2
     assert len(lines) == 1  # the fold's, and not one more of the command that waits for it

@@ -2,12 +2,11 @@
 
 import json
 import statistics
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, SHARED, listing, real_data
+from conftest import ROOT, SHARED, listing, real_data, tool
 from detectron2.data import transforms as T
 from test_anchor_clusters import plain_iou
 
@@ -17,10 +16,6 @@ from cervical_d2.config import load_config
 from cervical_d2.curation.statistics import arrays_of
 from cervical_d2.data.resize import scaled_size
 from cervical_d2.errors import UserError
-
-sys.path.insert(0, str(ROOT / "tools"))
-
-import cluster_anchors as tool
 
 
 def split_of(*sizes_and_boxes):
@@ -101,7 +96,7 @@ def coco(folder: Path, boxes, name: str = "some.json") -> Path:
 
 
 def run(capsys, *words: object) -> tuple[int, str, str]:
-    status = tool.main([str(word) for word in words])
+    status = tool("anchors", *words)
     return status, *capsys.readouterr()
 
 

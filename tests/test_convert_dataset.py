@@ -1,4 +1,4 @@
-"""tools/convert_dataset.py: what it says, and that a mistake is one line, status 2 and nothing written."""
+"""`cervical-d2 convert`: what it says, and that a mistake is one line, status 2 and nothing written."""
 
 import json
 from pathlib import Path
@@ -79,17 +79,6 @@ def test_mistake_ends_the_real_command_with_its_line(tmp_path: Path):
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: ")
     assert expected in line
-
-
-def test_help_imports_neither_torch_nor_detectron2():
-    script = (
-        "import sys, runpy; sys.argv = ['convert_dataset.py', '--help']\n"
-        "try: runpy.run_path('tools/convert_dataset.py', run_name='__main__')\n"
-        "except SystemExit: print(sorted({'torch', 'detectron2', 'cervical_d2'} & sys.modules.keys()))"
-    )
-    done = command("-c", script)
-    assert "--update OLD.json" in done.stdout
-    assert done.stdout.splitlines()[-1] == "[]"
 
 
 def test_faulty_boxes_stay_unless_they_are_dropped(tmp_path: Path):

@@ -7,12 +7,10 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from conftest import listing
+from conftest import listing, tool
 from test_checkpoint import Acts
 from test_convert_mmdet import checkpoint
 from test_convert_sources import detectron2_state, frozen_torchvision, put
-
-from tools.convert_checkpoint import main
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +86,7 @@ def test_refused_in_one_line_and_nothing_written(tmp_path: Path, capsys, faster,
 def assert_refused(folder: Path, capsys, source: Path, words: list[str], target: str = "d2.pth") -> None:
     before = listing(folder)
     capsys.readouterr()
-    assert main([str(source), str(folder / "new" / target)]) == 2
+    assert tool("convert-weights", source, folder / "new" / target) == 2
     said = capsys.readouterr()
     lines = [line for line in said.err.splitlines() if line]
     assert said.out == ""

@@ -10,13 +10,13 @@ import pytest
 import torch
 import torchvision
 import yaml
+from conftest import tool
 from conversion_tools import lively, model_of, picture
 from detectron2.modeling import build_model
 from test_convert_mmdet import checkpoint, normalized
 
 from cervical_d2.checkpoint.checkpointer import CervicalCheckpointer
 from cervical_d2.config import load_config
-from tools.convert_checkpoint import main
 
 RGB = {"FORMAT": "RGB", "PIXEL_MEAN": [123.675, 116.28, 103.53], "PIXEL_STD": [58.395, 57.12, 57.375]}
 BGR = {"FORMAT": "BGR", "PIXEL_MEAN": [103.53, 116.28, 123.675], "PIXEL_STD": [1.0, 1.0, 1.0]}
@@ -33,7 +33,7 @@ def put(path: Path, content: object) -> Path:
 
 def converted(source: Path, capsys, *options: str) -> tuple[dict[str, torch.Tensor], dict, str]:
     """The weights written, the settings printed, and what was said."""
-    assert main([str(source), str(source.parent / "d2.pth"), *options]) == 0, capsys.readouterr().err
+    assert tool("convert-weights", source, source.parent / "d2.pth", *options) == 0, capsys.readouterr().err
     said = capsys.readouterr()
     content = torch.load(source.parent / "d2.pth")
     assert list(content) == ["model"]  # no matching_heuristics: names are final
@@ -169,7 +169,7 @@ def test_torchvision_v2_gives_its_backbone(tmp_path: Path, capsys):
     make = torchvision.models.detection.fasterrcnn_resnet50_fpn_v2
     state = make(weights=None, weights_backbone=None, num_classes=3).state_dict()
     source = put(tmp_path / "v2.pth", state)
-    assert main([str(source), str(tmp_path / "d2.pth")]) == 2
+    assert tool("convert-weights", source, tmp_path / "d2.pth") == 2
     assert "no place in Detectron2's" in capsys.readouterr().err
     weights, _, _ = converted(source, capsys, "--backbone-only")
     assert torch.equal(weights["backbone.bottom_up.res5.2.conv3.weight"], state["backbone.body.layer4.2.conv3.weight"])

@@ -2,14 +2,13 @@
 
 import json
 import re
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from conftest import ROOT, command, listing
+from conftest import ROOT, command, listing, tool
 from matplotlib.axes import Axes
 
 from cervical_d2.config import load_config
@@ -19,10 +18,6 @@ from cervical_d2.report.dataset_report import collect_statistics, write_statisti
 from cervical_d2.report.page import Picture, Section, page
 from cervical_d2.report.plots import class_figure
 from cervical_d2.report.tables import Table
-
-sys.path.insert(0, str(ROOT / "tools"))
-
-import dataset_statistics
 
 
 class Tags(HTMLParser):
@@ -149,7 +144,7 @@ def test_images_that_are_not_there_are_told_before_anything_is_written(tmp_path:
 )
 def test_mistakes_are_one_line_and_leave_nothing(tiny: Path, capfd, words, message):
     words = [word.replace("DATA", f"{tiny}/data.yaml") for word in words]
-    assert dataset_statistics.main([*words, "--output", str(tiny / "out")]) == 2
+    assert tool("statistics", *words, "--output", tiny / "out") == 2
     told = capfd.readouterr().err
     assert message in told
     assert told.count("\n") == 1

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision
+from conftest import tool
 from conversion_tools import convert_file
 from dc_resnets import DETNET, SMALL, STAGES, built, lively
 from detectron2.layers import ShapeSpec
@@ -19,7 +20,6 @@ from cervical_d2.checkpoint.conversion.input_settings import resnet_name
 from cervical_d2.config import load_config
 from cervical_d2.errors import UserError
 from cervical_d2.modeling.dc_resnet import DCResNet
-from tools.convert_checkpoint import main
 
 # A convolution and the four of its BatchNorm: three of them a block, and one projection a stage.
 WHOLE = {"stem": 5, **{name: 5 * (3 * blocks + 1) for name, blocks in zip(STAGES, (3, 4, 6, 3, 3), strict=True)}}
@@ -175,7 +175,7 @@ def test_networks_are_named_as_in_papers(depth, groups, width, name):
 
 def test_the_command_names_the_network(tmp_path: Path, capsys, networks):
     torch.save(networks["resnext50_32x4d"].state_dict(), tmp_path / "x50.pth")
-    assert main([str(tmp_path / "x50.pth"), str(tmp_path / "d2.pth")]) == 0
+    assert tool("convert-weights", tmp_path / "x50.pth", tmp_path / "d2.pth") == 0
     # 53 convolutions with the four of a BatchNorm.
     kind = "x50.pth: torchvision classification ResNet (ResNeXt-50 32x4d); 265 tensors -> "
     assert capsys.readouterr().err.splitlines()[-1].endswith(f"{kind}{tmp_path / 'd2.pth'}")
@@ -185,7 +185,7 @@ def test_the_command_names_the_network(tmp_path: Path, capsys, networks):
 def test_a_dc_resnet_is_not_taken_for_a_resnet(tmp_path: Path, capsys, features):
     state = {f"backbone.bottom_up.{key}": value for key, value in built(features=features).state_dict().items()}
     torch.save({"model": {**state, "backbone.fpn_output5.weight": torch.zeros(1)}}, tmp_path / "own.pth")
-    assert main([str(tmp_path / "own.pth"), str(tmp_path / "d2.pth"), "--style", "pytorch"]) == 2
+    assert tool("convert-weights", tmp_path / "own.pth", tmp_path / "d2.pth", "--style", "pytorch") == 2
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1
     assert "own.pth: a backbone of (3, 4, 6, 3" in said[0] and "1024" in said[0]

@@ -14,12 +14,10 @@ from types import ModuleType
 
 import pytest
 
-TOOLS = Path(__file__).resolve().parents[1] / "tools"
-sys.path.insert(0, str(TOOLS))
+from tools import detectron2_fixups, install_detectron2
+from tools.detectron2_fixups import FIXUPS, Fixup, FixupError, apply_fixups
 
-import detectron2_fixups  # noqa: E402
-import install_detectron2  # noqa: E402
-from detectron2_fixups import FIXUPS, Fixup, FixupError, apply_fixups  # noqa: E402
+TOOLS = Path(__file__).resolve().parents[1] / "tools"
 
 
 def write_files(root: Path, files: dict[str, str]) -> Path:

@@ -1,12 +1,11 @@
 """The search for a learning rate: rates as asked for, a suggestion on the fall of the loss, nothing else written."""
 
 import json
-import runpy
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, listing
+from conftest import listing, tool
 from small_model import SMALL
 from test_trainer import trainer_of
 
@@ -49,10 +48,9 @@ def test_divergence_ends_the_test(tiny: Path):
 
 
 def test_command_writes_the_figure_and_the_numbers_alone(tiny: Path, capsys):
-    main = runpy.run_path(str(ROOT / "tools/find_learning_rate.py"))["main"]
     before = set(listing(tiny))
     words = ["--config-file", tiny / "config.yaml", "--output", tiny / "rates.png", "--iterations", 10, *SMALL]
-    assert main(list(map(str, words))) == 0
+    assert tool("find-lr", *words) == 0
     assert set(listing(tiny)) - before == {"rates.png", "rates.json"}
     assert len(json.loads((tiny / "rates.json").read_text())["rates"]) == 10
     assert "SOLVER.BASE_LR" in capsys.readouterr().out

@@ -4,6 +4,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from conftest import tool
 from test_predictions import rows_on_truth
 from test_reproduce import finish, on_tiny
 
@@ -71,8 +72,6 @@ def test_no_row_stands_in_for_a_baseline_without_a_result(tiny: Path):
 def test_the_table_of_the_others_comes_before_a_training_that_diverged(
     tiny: Path, monkeypatch, capsys, diverging, told
 ):
-    import tools.reproduce as tool
-
     todo = {str(job.folder): job for job in jobs(on_tiny(tiny, ["GIoU"]), 1, tiny / "out")}
     names = {5: "ascus", 7: "hsil"}
     cells = [row | {"category_name": names[row["category_id"]]} for row in rows_on_truth(tiny, 0.9)]
@@ -82,9 +81,9 @@ def test_the_table_of_the_others_comes_before_a_training_that_diverged(
         status = 2 if job.experiment.name == diverging else finish(job, cells)
         return subprocess.CompletedProcess(words, status)
 
-    monkeypatch.setattr(tool.subprocess, "run", train)
+    monkeypatch.setattr(subprocess, "run", train)
     words = ["xu:8", "--rows", "GIoU", "--samples", "5", "--output", str(tiny / "out")]
-    assert tool.main([*words, "--set", "DATASETS.TEST", f"('{tiny / 'data.yaml'}:val',)"]) == 2
+    assert tool("reproduce", *words, "--set", "DATASETS.TEST", f"('{tiny / 'data.yaml'}:val',)") == 2
     said = capsys.readouterr()
     error = f"error: {tiny / 'out' / diverging / 'seed0'}: the training ended with status 2, as said above"
     assert said.err.splitlines()[-1] == error

@@ -1,13 +1,12 @@
 """Pictures of annotations, and of what the network gets of them."""
 
 import json
-import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from conftest import ROOT, command, listing
+from conftest import ROOT, command, listing, tool
 from detectron2.data import DatasetCatalog
 
 from cervical_d2.config import load_config
@@ -19,10 +18,6 @@ from cervical_d2.errors import UserError
 from cervical_d2.report import training_samples as module
 from cervical_d2.report.pictures import GAP, sheet, spread
 from cervical_d2.report.training_samples import LEGIBLE, draw_training_samples, draw_truth, presented, training_samples
-
-sys.path.insert(0, str(ROOT / "tools"))
-
-import visualize_data
 
 BROKEN = "train5.png: cannot be read to its end ("
 
@@ -170,7 +165,7 @@ def test_mistakes_are_one_line_and_leave_nothing(tiny: Path, capfd, words, messa
         content = cv2.imencode(".bmp", cv2.imread(str(path)))[1].tobytes()
         path.write_bytes(content[: len(content) // 2])
     words = [word.replace("CONFIG", f"{tiny}/config.yaml") for word in words]
-    assert visualize_data.main([f"{tiny}/data.yaml:train", "--output", str(tiny / "out"), *words]) == 2
+    assert tool("visualize", f"{tiny}/data.yaml:train", "--output", tiny / "out", *words) == 2
     told = capfd.readouterr().err
     assert message in told
     assert told.count("\n") == 1

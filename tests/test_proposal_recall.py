@@ -1,6 +1,5 @@
 """Cells that proposals meet: counted by hand, in the image's own pixels, and mistakes in one line."""
 
-import runpy
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, write_tiny
+from conftest import tool, write_tiny
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import Boxes, BoxMode, ImageList, Instances
 from small_model import SMALL
@@ -20,7 +19,6 @@ from cervical_d2.evaluation import proposals
 from cervical_d2.evaluation.proposals import ProposalRecall, proposal_recall, propose, recall_table
 from cervical_d2.inference.detector import Detector
 
-MAIN = runpy.run_path(str(ROOT / "tools/proposal_recall.py"))["main"]
 SPLIT = "proposal_recall_val"
 
 
@@ -99,10 +97,8 @@ def trained(tmp_path_factory) -> Path:
 
 def test_the_tool_counts_what_the_detector_itself_proposes(trained: Path, capsys):
     dataset = f"{trained}/data.yaml:val"
-    assert (
-        MAIN([f"{trained}/model.pth", "--dataset", dataset, "--device", "cpu", "--limits", "5", "5000", "--iou", "0.3"])
-        == 0
-    )
+    words = [trained / "model.pth", "--dataset", dataset, "--device", "cpu", "--limits", 5, 5000, "--iou", 0.3]
+    assert tool("proposals", *words) == 0
     out = capsys.readouterr().out.splitlines()
     assert f"{trained}/model.pth: cells of " in out[0]
     assert "met at IoU 0.3, %; its config proposes" in out[0]
@@ -129,7 +125,7 @@ def test_the_tool_counts_what_the_detector_itself_proposes(trained: Path, capsys
 
 
 def test_mistakes_are_one_line(trained: Path, split, capsys):
-    assert MAIN([f"{trained}/no.pth", "--dataset", f"{trained}/data.yaml:val"]) == 2
+    assert tool("proposals", f"{trained}/no.pth", "--dataset", f"{trained}/data.yaml:val") == 2
     assert "no.pth" in capsys.readouterr().err
     detector = Detector(trained / "model.pth", device="cpu")
     with pytest.raises(UserError, match=f"^{SPLIT}: classes small, large, none; the detector knows "):
@@ -138,5 +134,5 @@ def test_mistakes_are_one_line(trained: Path, split, capsys):
     with pytest.raises(UserError, match=r"^GeneralizedRCNN has no proposals; "):
         proposal_recall(detector, resolve(f"{trained}/data.yaml:val"), [1], 0.5)
     with pytest.raises(SystemExit) as stopped:
-        MAIN(["a.pth", "--dataset", "b", "--limits", "0"])
+        tool("proposals", "a.pth", "--dataset", "b", "--limits", "0")
     assert stopped.value.code == 2

@@ -6,7 +6,7 @@ from pathlib import Path
 import cv2
 import pytest
 import torch
-from conftest import command, real_data
+from conftest import real_data, tool
 from detectron2.modeling import build_model
 
 from cervical_d2.config import load_config
@@ -103,7 +103,7 @@ def test_quick_statistics_are_the_datas_own_and_cocos_left_out(monkeypatch):
     monkeypatch.setenv("DETECTRON2_DATASETS", str(Path(__file__).parents[2] / "shared/data"))
     plan = make_plan(*parse_table("xu:10"), quick="bccd")
     assert [item.row.label for item in plan.experiments] == ["ImageNet", "self"]
-    # As tools/compute_mean_std.py prints for bccd_train.
+    # As `cervical-d2 mean-std` prints for bccd_train.
     assert options(plan.experiments[1])["MODEL.PIXEL_MEAN"] == "[188.008, 177.519, 182.28]"
     assert plan.left_out == {"COCO": "COCO's images are not here"}
 
@@ -167,8 +167,6 @@ def test_a_training_that_diverges_is_told_and_the_others_are_trained(tmp_path: P
 
 
 def test_the_tool_trains_reports_and_goes_on(tiny: Path, monkeypatch, capfd):
-    import tools.reproduce as tool
-
     config = (tiny / "config.yaml").read_text()
     (tiny / "config.yaml").write_text(config.replace("MAX_ITER: 4", "MAX_ITER: 1") + "SEED: 0\n")
     monkeypatch.setitem(quick.QUICK[DETECTORS], "tiny", str(tiny / "config.yaml"))
@@ -179,11 +177,10 @@ def test_the_tool_trains_reports_and_goes_on(tiny: Path, monkeypatch, capfd):
     torch.save({"model": model.state_dict()}, tiny / "weights/R_18_imagenet.pth")
     monkeypatch.chdir(tiny)
     words = ["xu:8", "--quick", "tiny", "--rows", "GIoU", "--samples", "5", "--output", str(tiny / "out")]
-    monkeypatch.setattr("sys.argv", ["reproduce.py", *words])
-    assert tool.main(words) == 0
+    assert tool("reproduce", *words) == 0
     text = (tiny / "out/results.md").read_text()
     assert "# Xu et al. 2022, Table 8: Box losses at the size of tiny" in text
-    assert "python tools/reproduce.py xu:8 --quick tiny" in text
+    assert "cervical-d2 reproduce xu:8 --quick tiny" in text
     assert "| L1 |" in text
     assert "| GIoU |" in text
     sheet = cv2.imread(str(tiny / "out/pictures/sheet.png"))
@@ -191,13 +188,11 @@ def test_the_tool_trains_reports_and_goes_on(tiny: Path, monkeypatch, capfd):
     assert picture.shape[1] == 3 * 96 + 2 * GAP  # truth, L1, GIoU
     assert sheet.shape[1] == 1400
     capfd.readouterr()
-    assert tool.main(words) == 0
+    assert tool("reproduce", *words) == 0
     assert capfd.readouterr().out.count("done before") == 2
 
 
-def test_help_needs_no_torch_and_bad_numbers_are_refused():
-    run = command("-X", "importtime", "tools/reproduce.py", "--help")
-    assert run.returncode == 0
-    assert "import torch" not in run.stderr
-    assert " torch\n" not in run.stderr
-    assert command("tools/reproduce.py", "xu:5", "--seeds", 0).returncode == 2
+def test_bad_numbers_are_refused():
+    with pytest.raises(SystemExit) as refused:
+        tool("reproduce", "xu:5", "--seeds", 0)
+    assert refused.value.code == 2

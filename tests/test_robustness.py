@@ -1,14 +1,13 @@
 """Figures under corruption: those of the evaluator, kept through interruptions, of one model and split alone."""
 
 import json
-import runpy
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, command, listing, write_tiny
+from conftest import listing, tool, write_tiny
 from detectron2.evaluation import inference_on_dataset
 from small_model import SMALL
 from test_trainer import train
@@ -20,7 +19,6 @@ from cervical_d2.evaluation.evaluator import CervicalCOCOEvaluator
 from cervical_d2.evaluation.robustness import PLAN
 from cervical_d2.inference.detector import Detector
 
-MAIN = runpy.run_path(str(ROOT / "tools/robustness.py"))["main"]
 IMAGES = 3  # of the split tiny_val
 
 
@@ -31,7 +29,7 @@ def trained(tmp_path_factory) -> Path:
     options = ("SOLVER.MAX_ITER", 150, "SOLVER.BASE_LR", 0.05, "SOLVER.CHECKPOINT_PERIOD", 1000, "TEST.EVAL_PERIOD", 0)
     train(folder, *SMALL, *options, "TEST.VAL_LOSS", False)
     shutil.copy(folder / "run/model_final.pth", folder / "model.pth")
-    assert MAIN(words(folder, "whole")) == 0
+    assert tool("robustness", *words(folder, "whole")) == 0
     return folder
 
 
@@ -92,19 +90,19 @@ def test_undisturbed_figures_are_the_evaluators(trained: Path):
 
 def test_an_interrupted_command_goes_on_where_it_was(trained: Path, calls, capsys):
     calls.limit = 1  # nothing is evaluated yet, and the folder is known as ours
-    assert MAIN(words(trained, "stopped")) == 130
+    assert tool("robustness", *words(trained, "stopped")) == 130
     assert rows(trained / "stopped") == []
     calls.limit = 1 + 3 * IMAGES + 2  # in the middle of the fourth evaluation
-    assert MAIN(words(trained, "stopped")) == 130
+    assert tool("robustness", *words(trained, "stopped")) == 130
     assert len(rows(trained / "stopped")) == 3
     calls.limit = 10**9
     calls.clear()
-    assert MAIN(words(trained, "stopped")) == 0
+    assert tool("robustness", *words(trained, "stopped")) == 0
     assert len(calls) == (len(PLAN) - 3) * IMAGES
     assert "going on, 3 of 36 evaluations are there" in capsys.readouterr().out
     assert listing(trained / "stopped") == listing(trained / "whole")
     calls.clear()
-    assert MAIN(words(trained, "stopped")) == 0
+    assert tool("robustness", *words(trained, "stopped")) == 0
     assert not calls
     assert listing(trained / "stopped") == listing(trained / "whole")
 
@@ -154,7 +152,7 @@ def test_results_of_something_else_are_refused_and_kept(trained: Path, tmp_path,
     folder = shutil.copytree(trained, tmp_path / "copy")
     change(folder)
     before = listing(folder)
-    assert MAIN(words(folder, "whole", *more)) == 2
+    assert tool("robustness", *words(folder, "whole", *more)) == 2
     assert said in capsys.readouterr().err
     assert listing(folder) == before
     assert not calls
@@ -188,7 +186,7 @@ def no_weights(folder: Path) -> None:
         (as_it_is, ("--output", "{folder}/model.pth"), "model.pth: exists already"),
         (without_images, (), "tiny_val: boxes without images"),
         (no_weights, (), "model.pth: no such weights file"),
-        (without_classes, (), "model.pth: carries no config and classes; name a checkpoint of train_net.py"),
+        (without_classes, (), "model.pth: carries no config and classes; name a checkpoint of `cervical-d2 train`"),
         (other_classes, (), "tiny_val has the classes ['asch', 'hsil'], but the weights find ['ascus', 'hsil']; name"),
     ],
 )
@@ -196,23 +194,16 @@ def test_mistakes_are_one_line_and_leave_nothing(trained: Path, tmp_path: Path, 
     folder = shutil.copytree(trained, tmp_path / "copy")
     change(folder)
     before = listing(folder)
-    assert MAIN(words(folder, "new", *(str(word).format(folder=folder) for word in more))) == 2
+    assert tool("robustness", *words(folder, "new", *(str(word).format(folder=folder) for word in more))) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ")
     assert said in line
     assert listing(folder) == before
 
 
-def test_help_needs_no_torch(capsys):
-    script = (
-        "import sys, runpy; sys.argv = ['robustness.py', '--help']\n"
-        "try: runpy.run_path('tools/robustness.py', run_name='__main__')\n"
-        "except SystemExit: print('torch' in sys.modules)"
-    )
-    done = command("-c", script)
-    assert done.stdout.splitlines()[-1] == "False", done.stderr
+def test_bad_numbers_are_refused(capsys):
     for wrong in (("--samples", 0), ("--seed", -1)):
         with pytest.raises(SystemExit) as stop:
-            MAIN(["w.pth", "--dataset", "d", "--output", "o", *map(str, wrong)])
+            tool("robustness", "w.pth", "--dataset", "d", "--output", "o", *wrong)
         assert stop.value.code == 2
     assert "--samples must be 1 or more" in capsys.readouterr().err

@@ -1,13 +1,12 @@
 """A run's folder says what was run: settings, code, data, machine; and two folders can be compared."""
 
 import json
-import runpy
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import tool
 from small_model import SMALL
 from test_trainer import trainer_of
 
@@ -139,11 +138,10 @@ def test_curves_show_every_run(two_runs: Path):
 
 
 def test_compare_runs_as_a_command(two_runs: Path, capsys):
-    main = runpy.run_path(str(ROOT / "tools/compare_runs.py"))["main"]
-    runs = [str(two_runs / name) for name in ("a", "b")]
-    assert main([*runs, "--output", str(two_runs / "curves.png")]) == 0
+    runs = [two_runs / name for name in ("a", "b")]
+    assert tool("compare-runs", *runs, "--output", two_runs / "curves.png") == 0
     assert (two_runs / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert "SOLVER.BASE_LR" in capsys.readouterr().out
-    assert main([runs[0], str(two_runs / "images"), "--output", str(two_runs / "no.png")]) == 2
+    assert tool("compare-runs", runs[0], two_runs / "images", "--output", two_runs / "no.png") == 2
     assert "no config.yaml here" in capsys.readouterr().err
     assert not (two_runs / "no.png").exists()

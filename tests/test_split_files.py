@@ -1,13 +1,12 @@
 """New splits as files: whole groups, the same bytes each time, ready to train on."""
 
-import importlib.util
 import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, command, listing
+from conftest import command, listing, tool
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from cervical_d2.curation.pooling import pool
@@ -58,11 +57,8 @@ def slides(tmp_path: Path) -> Path:
 
 
 def main(slides: Path, *words: str) -> int:
-    """The tool's own `main`: its status."""
-    spec = importlib.util.spec_from_file_location("split_dataset", ROOT / "tools/split_dataset.py")
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
-    return tool.main([word.format(slides=slides, data=slides / "data.yaml") for word in words])
+    """The command's exit code."""
+    return tool("split", *(word.format(slides=slides, data=slides / "data.yaml") for word in words))
 
 
 def read(folder: Path, name: str) -> list[dict]:
@@ -225,9 +221,3 @@ def test_a_mistake_ends_the_real_command_with_status_2(slides: Path):
     assert done.returncode == 2
     assert done.stderr.strip() == "error: --ratios train=0.7,val=0.2: the sum is 0.9; shares have the sum 1"
     assert listing(slides) == before
-
-
-def test_help_answers_without_torch():
-    done = command("-X", "importtime", "tools/split_dataset.py", "--help")
-    assert done.returncode == 0
-    assert " torch" not in done.stderr

@@ -119,10 +119,10 @@ def test_each_model_builds_and_learns_a_step(name):
 
 
 def test_weights_that_are_not_there_are_refused_with_the_command_that_makes_them():
-    with pytest.raises(UserError, match=r"3x\.pth: no such .*faster_rcnn_r50_fpn_mstrain_3x.*convert_check"):
+    with pytest.raises(UserError, match=r"3x\.pth: no such .*faster_rcnn_r50_fpn_mstrain_3x.*convert-weights"):
         prepare(load_config("xu2022/table08_R_50_l1.yaml"))
 
 
 def test_statistics_that_are_printed_nowhere_are_refused_with_the_command_that_computes_them(tmp_path: Path):
-    with pytest.raises(UserError, match=r"empty.*compute_mean_std\.py --dataset NAME \(comparison_detector_train for"):
+    with pytest.raises(UserError, match=r"empty.*cervical-d2 mean-std --dataset NAME \(comparison_detector_train for"):
         prepare(load_config("xu2022/table10_R_50_self_statistics.yaml", ["MODEL.WEIGHTS", ""]))

@@ -1,21 +1,17 @@
 #!/usr/bin/env python
-"""Look for everything that can be wrong with a data set: its annotations, its images, every pixel of them.
+"""Find the faults of a data set: in its annotations, its images and every pixel of them.
 
-  tools/check_dataset.py --dataset bccd            all splits of a data set; bccd_train, FILE.yaml:SPLIT, NAME@MAP: one
-  tools/check_dataset.py --format coco --images DIR --annotations FILE
+cervical-d2 check --dataset bccd            # all its splits; for one: bccd_train, FILE.yaml:SPLIT or NAME@MAP
+cervical-d2 check --format coco --images DIR --annotations FILE
 
-Exit status: 0 nothing but notes, 2 problems (one line each), 1 a fault of ours.
+Exit codes: 0 only notes, 2 problems (one line each) or invalid input, 1 bug.
 """
 
 import argparse
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Answers --help without importing torch."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--dataset", nargs="+", metavar="NAME", help="registered, or described by a YAML file")
     what.add_argument("--format", metavar="F", help="of files that no data set describes: coco, voc, ...")
@@ -25,12 +21,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--classes", metavar="A,B", help="with --format: the classes there ought to be")
     parser.add_argument("--drop-invalid", type=Path, metavar="OUTPUT", help="write a copy without what is faulty")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write what was found for a program to read")
-    args = parser.parse_args(argv)
+
+
+def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     if args.format and not args.annotations:
         parser.error("--format needs --annotations")
     if args.dataset and (args.annotations or args.images or args.subset or args.classes):
         parser.error("--annotations, --images, --subset and --classes belong to --format")
-    return args
 
 
 def run(args: argparse.Namespace) -> int:
@@ -53,13 +50,7 @@ def run(args: argparse.Namespace) -> int:
     return 0 if report.clean else 2
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit status."""
-    args = parse_args(argv)
-    from cervical_d2.errors import run_main
-
-    return run_main(lambda: run(args))
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    from cli import script
+
+    script(__file__)

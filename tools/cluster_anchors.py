@@ -1,21 +1,19 @@
 #!/usr/bin/env python
-"""Anchors that fit the boxes of a data set, by k-means on their shapes (3cDe-Net), as YAML to paste.
+"""Compute anchors that fit the boxes of a data set, by k-means on their shapes (3cDe-Net); prints YAML to paste.
 
-tools/cluster_anchors.py --dataset cric_train --config-file configs/faster_rcnn_R_50_FPN.yaml --num-anchors 15
+cervical-d2 anchors --dataset cric_train --config-file configs/faster_rcnn_R_50_FPN.yaml --num-anchors 15
+
 Boxes are measured after the resize of the config's training, once at each of its sizes. The last line is the mean IoU.
 """
 
 import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 BASE = "faster_rcnn_R_50_FPN.yaml"  # its anchors are Detectron2's 15
 
 
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Answers --help without importing torch."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--dataset", metavar="NAME", help="a registered split, NAME@MAP or FILE.yaml:SPLIT")
     source.add_argument("--annotations", type=Path, metavar="FILE", help="COCO JSON")
@@ -29,10 +27,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, metavar="DIR", help="write the YAML and a picture of the boxes there")
     parser.add_argument("--sweep", action="store_true", help="all numbers up to K as well, as a table and a picture")
-    args = parser.parse_args(argv)
+
+
+def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     if args.restarts < 1 or args.seed < 0 or min(args.min_size or 1, args.max_size or 1) < 1:
         parser.error("--restarts, --min-size and --max-size must be 1 or more, --seed 0 or more")
-    return args
 
 
 def run(args: argparse.Namespace) -> None:
@@ -54,13 +53,7 @@ def run(args: argparse.Namespace) -> None:
         print("wrote", *write_study(found, args.output), file=sys.stderr)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit status: 0, or 2 for a user's mistake."""
-    args = parse_args(argv)
-    from cervical_d2.errors import run_main
-
-    return run_main(lambda: run(args))
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    from cli import script
+
+    script(__file__)

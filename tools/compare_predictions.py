@@ -1,18 +1,15 @@
 #!/usr/bin/env python
-"""Tell which of two models is better on the same images, by how much, with what interval and p.
+"""Test which of two models is better on the same images: differences with intervals and p values.
 
-tools/compare_predictions.py A.json B.json --dataset bccd_test
+cervical-d2 compare A.json B.json --dataset bccd_test
 """
 
 import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Answers --help without importing torch."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("files", nargs=2, type=Path, metavar="FILE.json", help="COCO results, of any tool")
     parser.add_argument("--dataset", required=True, metavar="NAME", help="a split, NAME@MAP or FILE.yaml:SPLIT")
     parser.add_argument("--figure", default="coco/mAP", help="the one that decides (default coco/mAP)")
@@ -21,10 +18,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--severity", type=Path, metavar="FILE.yaml", help="which classes are lesions, and costs")
     parser.add_argument("--output", type=Path, metavar="FILE.json", help="write all figures there")
-    args = parser.parse_args(argv)
+
+
+def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     if args.samples < 1:
         parser.error("--samples: at least 1")
-    return args
 
 
 def run(args: argparse.Namespace) -> None:
@@ -52,13 +50,7 @@ def run(args: argparse.Namespace) -> None:
         write_json(args.output, document(found, names), indent=1)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit status: 0, or 2 for a user's mistake."""
-    args = parse_args(argv)
-    from cervical_d2.errors import run_main
-
-    return run_main(lambda: run(args))
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    from cli import script
+
+    script(__file__)

@@ -3,19 +3,16 @@
 
 Prints the settings that belong to the weights as YAML (docs/weights.md lists the libraries):
 
-tools/convert_checkpoint.py fasterrcnn_resnet50_fpn_coco.pth coco.pth > coco.yaml
-tools/convert_checkpoint.py retinanet_r50_fpn_2x_coco.pth coco_r50.pth --backbone-only
+cervical-d2 convert-weights fasterrcnn_resnet50_fpn_coco.pth coco.pth > coco.yaml
+cervical-d2 convert-weights retinanet_r50_fpn_2x_coco.pth coco_r50.pth --backbone-only
 """
 
 import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Answers --help without importing torch."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="SRC", help="a checkpoint, read without running code")
     parser.add_argument("target", type=Path, metavar="DST", help="the checkpoint to write, .pth")
     parser.add_argument("--backbone-only", action="store_true", help="the ResNet alone: no pyramid, no heads")
@@ -24,7 +21,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     told.add_argument("--style", default="", choices=styles, help="RGB, stride in the 3x3; BGR, in the 1x1; BGR, 3x3")
     told.add_argument("--bn-eps", type=float, help="what its BatchNorm added to the variance, 0 or 1e-5")
     told.add_argument("--mmdet2", action="store_true", help="it is of mmdetection 2.x, whatever its metadata says")
-    return parser.parse_args(argv)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -53,13 +49,7 @@ def run(args: argparse.Namespace) -> None:
     print(as_yaml(converted.settings, converted.notes), end="")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit status: 0, or 2 for a user's mistake."""
-    args = parse_args(argv)
-    from cervical_d2.errors import run_main
-
-    return run_main(lambda: run(args))
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    from cli import script
+
+    script(__file__)

@@ -1,9 +1,9 @@
 #!/usr/bin/env python
 """Convert annotations: coco, voc, yolo, csv, geojson (QuPath), tianchi and folders to any of the first six.
 
-tools/convert_dataset.py --dataset bccd_val --to geojson --output bccd_val
-tools/convert_dataset.py --from voc --images JPEGImages --annotations Annotations --to yolo --output yolo
-tools/convert_dataset.py --from geojson --images images --annotations exported --update v1.json --output v2.json
+cervical-d2 convert --dataset bccd_val --to geojson --output bccd_val
+cervical-d2 convert --from voc --images JPEGImages --annotations Annotations --to yolo --output yolo
+cervical-d2 convert --from geojson --images images --annotations exported --update v1.json --output v2.json
 """
 
 import argparse
@@ -16,9 +16,7 @@ if TYPE_CHECKING:
     from cervical_d2.curation.conversion import Reading
 
 
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Answers --help without importing torch."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dataset", help="a registered split, or FILE.yaml:SPLIT; instead of the next five")
     parser.add_argument("--from", dest="source", metavar="FORMAT", help="of --annotations")
     parser.add_argument("--annotations", type=Path, metavar="PATH", help="a file (coco, csv) or a folder (the others)")
@@ -30,7 +28,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--update", type=Path, metavar="OLD.json", help="the version that these annotations correct")
     parser.add_argument("--to", default="coco", metavar="FORMAT", help="by default coco")
     parser.add_argument("--output", type=Path, required=True, metavar="PATH", help="must not exist")
-    return parser.parse_args(argv)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -75,13 +72,7 @@ def _updated(args: argparse.Namespace) -> tuple["Reading", list[str]]:
     return corrections.update(before, _read(args, before.document.classes), args.update)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit status: 0, or 2 for a user's mistake."""
-    args = parse_args(argv)
-    from cervical_d2.errors import run_main
-
-    return run_main(lambda: run(args))
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    from cli import script
+
+    script(__file__)

@@ -1,20 +1,17 @@
 #!/usr/bin/env python
-"""Count the parameters of a config's model, by module and by stage: tools/count_parameters.py --config-file FILE.
+"""Count the parameters of a config's model, by module and by stage.
 
-Needs no data: the number of classes is that of DATASETS.TRAIN's description. The last line is `trainable: 41.17 M`.
+cervical-d2 parameters --config-file quick/demo.yaml
+
+Needs no data: the number of classes comes from DATASETS.TRAIN's description. The last line is `trainable: 41.17 M`.
 """
 
 import argparse
-import sys
-from collections.abc import Sequence
 
 
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Answers --help without importing torch."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config-file", required=True, metavar="FILE", help="a path, or quick/demo.yaml")
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="overrides of config keys")
-    return parser.parse_args(argv)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -33,13 +30,7 @@ def run(args: argparse.Namespace) -> None:
     print(f"{len(names)} classes\n{parameter_table(model)}\n\ntrainable: {trainable(model) / 1e6:.2f} M")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit status: 0, or 2 for a user's mistake."""
-    args = parse_args(argv)
-    from cervical_d2.errors import run_main
-
-    return run_main(lambda: run(args))
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    from cli import script
+
+    script(__file__)

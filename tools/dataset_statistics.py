@@ -1,18 +1,14 @@
 #!/usr/bin/env python
 """Statistics of data sets, several splits side by side: tables, pictures, statistics.json and one HTML page.
 
-tools/dataset_statistics.py bccd_train bccd_val --output stats --config-file configs/faster_rcnn_R_50_FPN.yaml
+cervical-d2 statistics bccd_train bccd_val --output stats --config-file configs/faster_rcnn_R_50_FPN.yaml
 """
 
 import argparse
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Answers --help without importing torch."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("names", nargs="+", metavar="NAME", help="a registered split, NAME@MAP or FILE.yaml:SPLIT")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR")
     parser.add_argument("--config-file", default="", metavar="FILE", help="compare the boxes with its anchors")
@@ -20,7 +16,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--pixels", action="store_true", help="read the images: mean and std of their channels")
     scale = ("auto", "linear", "log")
     parser.add_argument("--scale", choices=scale, default="auto", help="of the classes' bars (default auto)")
-    return parser.parse_args(argv)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -38,13 +33,7 @@ def run(args: argparse.Namespace) -> None:
     print(f"\n{args.output / 'statistics.html'}, statistics.json and the pictures beside it")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit status: 0, or 2 for a user's mistake."""
-    args = parse_args(argv)
-    from cervical_d2.errors import run_main
-
-    return run_main(lambda: run(args))
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    from cli import script
+
+    script(__file__)

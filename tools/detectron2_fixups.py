@@ -1,4 +1,4 @@
-"""What a current stack broke in detectron2's sources, and how install_detectron2.py puts it right.
+"""What current libraries broke in detectron2's sources, and how install_detectron2.py fixes it.
 
 Only the standard library is there when this runs. No file of upstream's is kept here, just the small texts.
 """
@@ -72,7 +72,7 @@ def __getattr__(name):
     def missing(*args, **kwargs):
         raise ImportError(
             f"detectron2._C.{name} is a compiled operation, and this detectron2 has none; to compile run "
-            "python tools/install_detectron2.py --force --with-ops --source DETECTRON2_CHECKOUT"
+            "cervical-d2 install-detectron2 --force --with-ops --source DETECTRON2_CHECKOUT"
         )
 
     return missing

@@ -1,17 +1,23 @@
-"""Tell what is installed, and whether detectron2 trains with it.
+"""Check what is installed, and whether Detectron2 trains with it.
 
-Prints one line per check. The last line is `ok`, or what to do first; the status is 0 or 2.
+Prints one line for each check. The last line is `ok`, or what to do first. Exit codes: 0 ok, 2 something to do.
 """
 
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 EXIT_OK, EXIT_USER = 0, 2
-REQUIREMENTS = "run python -m pip install -r requirements.txt"
-DETECTRON2 = "run python tools/install_detectron2.py --force"
-THIS_PACKAGE = "run python -m pip install -e . in the checkout"
+# What cures a failure: in a checkout, and where the wheel was installed.
+if (Path(__file__).resolve().parents[1] / "requirements.txt").is_file():
+    REQUIREMENTS = "run python -m pip install -r requirements.txt"
+    DETECTRON2 = "run python tools/install_detectron2.py --force"
+    THIS_PACKAGE = "run python -m pip install -e . in the checkout"
+else:
+    REQUIREMENTS = THIS_PACKAGE = "run python -m pip install with the wheel of cervical-d2, without --no-deps"
+    DETECTRON2 = "run cervical-d2 install-detectron2 --force"
 CUDA = "install the torch build that fits this GPU and its driver (https://pytorch.org), or train on the CPU"
 
 
@@ -51,6 +57,15 @@ def machine() -> str:
         return f"{cores} cores"
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return f"{cores} cores, {memory / 2**30:.1f} GiB of memory"
+
+
+def this_package() -> str:
+    """As pip installed it: a script of the checkout can import it in any case."""
+    from importlib import metadata
+
+    import cervical_d2  # noqa: F401
+
+    return metadata.version("cervical-d2")
 
 
 def cuda() -> str:
@@ -138,8 +153,9 @@ CHECKS = (
     Check("cv2", module_version("cv2"), REQUIREMENTS),
     Check("pycocotools", module_version("pycocotools.mask", "pycocotools"), REQUIREMENTS),
     Check("fvcore", module_version("fvcore"), REQUIREMENTS),
+    Check("shtab", module_version("shtab"), REQUIREMENTS),
     Check("detectron2", detectron2_found, DETECTRON2),
-    Check("cervical_d2", module_version("cervical_d2", "cervical-d2"), THIS_PACKAGE),
+    Check("cervical_d2", this_package, THIS_PACKAGE),
     Check("step on CPU", lambda: training_step("cpu"), DETECTRON2),
     Check("step on CUDA", cuda_step, CUDA),
 )
@@ -160,11 +176,15 @@ def run_checks(checks: Sequence[Check]) -> str:
     return first_cure
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0]).parse_args(argv)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    pass
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run all checks; returns the exit code."""
     import warnings
 
-    # torch's deprecations in upstream's code are nothing that the reader could cure.
+    # Users cannot fix torch's deprecation warnings about upstream's code.
     warnings.simplefilter("ignore")
     cure = run_checks(CHECKS)
     print(f"to do: {cure}" if cure else "ok")
@@ -172,4 +192,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from cli import script
+
+    script(__file__)

@@ -1,25 +1,20 @@
 #!/usr/bin/env python
-"""Draw truth beside what runs predicted in their last evaluation.
+"""Draw the predictions of each run's last evaluation beside the ground truth.
 
-tools/draw_results.py output/quick/demo
-tools/draw_results.py output/scratch output/imagenet --output pictures
+cervical-d2 draw output/quick/demo
+cervical-d2 draw output/scratch output/imagenet --output pictures
 """
 
 import argparse
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Answers --help without importing torch."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="+", type=Path, metavar="OUTPUT_DIR", help="of train_net.py")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("runs", nargs="+", type=Path, metavar="OUTPUT_DIR", help="folders of trained detectors")
     parser.add_argument("--dataset", help="the split; by default the first of the first run's DATASETS.TEST")
     parser.add_argument("--output", type=Path, metavar="DIR", help="by default pictures in the first OUTPUT_DIR")
     parser.add_argument("--score", type=float, default=0.5, help="leave out detections below (default 0.5)")
     parser.add_argument("--count", type=int, default=12, help="how many images (default 12)")
-    return parser.parse_args(argv)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -35,13 +30,7 @@ def run(args: argparse.Namespace) -> None:
     print(f"{files[0]} and {len(files) - 1} pictures beside it")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit status: 0, or 2 for a user's mistake."""
-    args = parse_args(argv)
-    from cervical_d2.errors import run_main
-
-    return run_main(lambda: run(args))
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    from cli import script
+
+    script(__file__)

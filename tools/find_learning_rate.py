@@ -1,28 +1,25 @@
 #!/usr/bin/env python
-"""Try growing learning rates on a new model, draw the loss over them, suggest one. Trains for --iterations steps.
+"""Find a learning rate: train a new model for --iterations steps at growing rates, plot the loss, suggest one.
 
-tools/find_learning_rate.py --config-file configs/quick/demo.yaml --output rates.png
+cervical-d2 find-lr --config-file configs/quick/demo.yaml --output rates.png
 """
 
 import argparse
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Answers --help without importing torch."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config-file", required=True, metavar="FILE")
     parser.add_argument("--output", required=True, type=Path, metavar="FILE.png", help="the figure; numbers beside it")
     parser.add_argument("--low", type=float, default=1e-5, help="first rate (default 1e-5)")
     parser.add_argument("--high", type=float, default=1.0, help="last rate (default 1)")
     parser.add_argument("--iterations", type=int, default=100)
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="overrides of config keys")
-    args = parser.parse_args(argv)
+
+
+def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     if not 0 < args.low < args.high or args.iterations < 10:
         parser.error("--low must be above 0 and below --high, --iterations 10 or more")
-    return args
 
 
 def run(args: argparse.Namespace) -> None:
@@ -53,13 +50,7 @@ def run(args: argparse.Namespace) -> None:
     print(f"batch of {cfg.SOLVER.IMS_PER_BATCH}: SOLVER.BASE_LR {found.suggested():.2g}; {args.output}")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit status: 0, or 2 for a user's mistake."""
-    args = parse_args(argv)
-    from cervical_d2.errors import run_main
-
-    return run_main(lambda: run(args))
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    from cli import script
+
+    script(__file__)

@@ -1,9 +1,9 @@
-"""Install detectron2 in the running environment: v0.6 from PyPI, mended for a current stack.
+"""Install detectron2 in the running environment: v0.6 from PyPI, patched for current libraries.
 
 detectron2 has no release under its own name on PyPI, and its last source release neither installs nor imports
-with a current Python, numpy, Pillow and setuptools. This takes the source, mends it (detectron2_fixups.py),
+with a current Python, numpy, Pillow and setuptools. This takes the source, patches it (detectron2_fixups.py),
 compiles nothing, and installs a wheel named `detectron2` whose version label, like `0.6+cervical.d2.v0.6`,
-tells where it came from. Status: 0 done, 1 a step failed, 2 something to be put right first.
+says where it came from. Exit codes: 0 success, 1 a step failed, 2 something to fix first.
 """
 
 import argparse
@@ -19,8 +19,6 @@ import tarfile
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-
-from detectron2_fixups import MISSING_OPS, FixupError, apply_fixups
 
 EXIT_OK, EXIT_OURS, EXIT_USER = 0, 1, 2
 PYPI_REQUIREMENT = "pb1-detectron2==0.6 --hash=sha256:5d2e9e51e523ec72f6a31cca04b0a515492e9514b773a3d134cedc0677170b29"
@@ -40,7 +38,7 @@ build-backend = "setuptools.build_meta"
 [project]
 name = "detectron2"
 version = "{version}"
-description = "detectron2, mended for a current stack by cervical_d2's tools/install_detectron2.py"
+description = "detectron2, patched for current libraries by cervical-d2 install-detectron2"
 dependencies = {dependencies}
 [tool.setuptools.packages.find]
 include = ["detectron2", "detectron2.*"]
@@ -73,7 +71,7 @@ class StepError(Exception):
         self.output = output
 
 
-def run(step: str, command: Sequence[str], cwd: Path | None = None) -> str:
+def execute(step: str, command: Sequence[str], cwd: Path | None = None) -> str:
     """Run `command` and return what it printed; `StepError` when it fails.
 
     The default folder is the environment's own, for python -m and -c import from the folder they run in, and
@@ -90,7 +88,7 @@ def run(step: str, command: Sequence[str], cwd: Path | None = None) -> str:
 
 
 def pip(*arguments: str) -> str:
-    return run(f"pip {arguments[0]}", [sys.executable, "-m", "pip", *arguments])
+    return execute(f"pip {arguments[0]}", [sys.executable, "-m", "pip", *arguments])
 
 
 def last_line(text: str) -> str:
@@ -99,7 +97,7 @@ def last_line(text: str) -> str:
 
 def probe() -> str:
     """Import detectron2 in a process of its own; returns its version and place, or raises `StepError`."""
-    return last_line(run("import detectron2", [sys.executable, "-c", PROBE]))
+    return last_line(execute("import detectron2", [sys.executable, "-c", PROBE]))
 
 
 def split_source(source: str) -> tuple[str, str]:
@@ -147,8 +145,8 @@ def check_out(location: str, revision: str, scratch: Path) -> tuple[Path, str]:
         named = Path(location)
     else:
         try:
-            run("git clone", ["git", "clone", "--quiet", "--", location, str(tree)])
-            run("git checkout", ["git", "-C", str(tree), "checkout", "--quiet", revision or "HEAD"])
+            execute("git clone", ["git", "clone", "--quiet", "--", location, str(tree)])
+            execute("git checkout", ["git", "-C", str(tree), "checkout", "--quiet", revision or "HEAD"])
         except StepError as error:
             raise InstallError(f"--source {location}: {last_line(error.output)}") from None
         named = tree
@@ -157,7 +155,7 @@ def check_out(location: str, revision: str, scratch: Path) -> tuple[Path, str]:
     try:
         # Not git -C: in an unpacked archive it would find a repository around the folder.
         git_dir = f"--git-dir={named / '.git'}"
-        return tree, run("git", ["git", git_dir, "rev-parse", "--short=7", "HEAD"]).strip()
+        return tree, execute("git", ["git", git_dir, "rev-parse", "--short=7", "HEAD"]).strip()
     except StepError:
         return tree, "local"
 
@@ -167,11 +165,13 @@ def compile_ops(tree: Path) -> None:
     if not shutil.which(os.environ.get("CXX", "c++")) and not shutil.which("cl"):
         raise InstallError("--with-ops: found no C++ compiler; install one or set CXX")
     print("compiling the operations: this takes many minutes", flush=True)
-    run("setup.py build_ext", [sys.executable, "setup.py", "build_ext", "--inplace"], cwd=tree)
+    execute("setup.py build_ext", [sys.executable, "setup.py", "build_ext", "--inplace"], cwd=tree)
 
 
 def build_wheel(tree: Path, revision: str, out: Path) -> Path:
     """Build the wheel `detectron2` of the source in `tree`, changing it; returns the wheel's path."""
+    from .detectron2_fixups import MISSING_OPS
+
     package, configs = tree / "detectron2", tree / "detectron2" / "model_zoo" / "configs"
     if configs.is_symlink():
         configs.unlink()
@@ -196,6 +196,9 @@ def check_prerequisites(args: argparse.Namespace) -> None:
 
 
 def install(args: argparse.Namespace) -> None:
+    """Fetch, patch, build and install, unless a detectron2 works already. Raises one of the three errors."""
+    from .detectron2_fixups import apply_fixups
+
     source = split_source(args.source) if args.source else None
     if not args.force:
         with contextlib.suppress(StepError):
@@ -216,28 +219,25 @@ def install(args: argparse.Namespace) -> None:
     print(f"detectron2 {probe()} works")
 
 
-def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help="install even when detectron2 works already")
     parser.add_argument("--source", metavar="CHECKOUT[@REV]", help="a folder or git URL, instead of PyPI")
     ops = parser.add_mutually_exclusive_group()
     ops.add_argument("--with-ops", action="store_true", help="compile the C++/CUDA operations of --source")
     ops.add_argument("--no-ops", action="store_true", help="compile nothing (default)")
-    return parser.parse_args(argv)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    args = parse_args(argv)
+def run(args: argparse.Namespace) -> int:
+    """Install; returns the exit code, with an error in one line on stderr."""
+    from .detectron2_fixups import FixupError
+
     try:
         install(args)
-    except InstallError as error:
+    except (InstallError, FixupError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return EXIT_USER
+        return EXIT_USER if isinstance(error, InstallError) else EXIT_OURS
     except StepError as error:
         print(f"{error.output}\nerror: {error}", file=sys.stderr)
-        return EXIT_OURS
-    except FixupError as error:
-        print(f"error: {error}", file=sys.stderr)
         return EXIT_OURS
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -246,4 +246,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from cli import script
+
+    script(__file__)

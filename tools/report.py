@@ -1,33 +1,31 @@
 #!/usr/bin/env python
-"""Every figure of an evaluation with its interval, as a page to open in a browser, with every image.
+"""Write an HTML page of an evaluation: every figure with its interval, and every image.
 
-tools/report.py output/quick/bccd                                        # of train_net.py: its last evaluation
-tools/report.py output/mine --baseline output/quick/bccd                 # and how it compares
-tools/report.py output/classifier/herlev_2                               # of train_classifier.py: all folds
-tools/report.py predictions.json --dataset bccd_test --output report     # COCO results of any tool
+cervical-d2 report output/quick/bccd                                        # a run's last evaluation
+cervical-d2 report output/mine --baseline output/quick/bccd                 # compared with another run
+cervical-d2 report output/classifier/herlev_2                               # a classifier: all folds
+cervical-d2 report predictions.json --dataset bccd_test --output report     # COCO results of any program
 """
 
 import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Answers --help without importing torch."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", type=Path, metavar="OUTPUT_DIR-OR-FILE.json", help="a run, or COCO results")
     parser.add_argument("--baseline", type=Path, metavar="OUTPUT_DIR-OR-FILE.json", help="to compare with")
-    parser.add_argument("--dataset", metavar="NAME", help="by default the first of the run's DATASETS.TEST")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="by default OUTPUT_DIR/report")
+    parser.add_argument("--dataset", metavar="NAME", help="default: the first of the run's DATASETS.TEST")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="default: OUTPUT_DIR/report")
     parser.add_argument("--score", type=float, default=0.5, help="where one threshold counts (default 0.5)")
     parser.add_argument("--samples", type=int, default=1000, help="resamples for the intervals (default 1000)")
     parser.add_argument("--seed", type=int, default=0, help="of the resamples")
     parser.add_argument("--severity", type=Path, metavar="FILE.yaml", help="which classes are lesions, and costs")
-    args = parser.parse_args(argv)
+
+
+def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     if args.samples < 1 or not 0 <= args.score <= 1:
         parser.error("--samples is at least 1, --score from 0 to 1")
-    return args
 
 
 def run(args: argparse.Namespace) -> None:
@@ -59,13 +57,7 @@ def run(args: argparse.Namespace) -> None:
     print(f"{path}: open it in a browser; figures.json beside it has the numbers")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit status: 0, or 2 for a user's mistake."""
-    args = parse_args(argv)
-    from cervical_d2.errors import run_main
-
-    return run_main(lambda: run(args))
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    from cli import script
+
+    script(__file__)

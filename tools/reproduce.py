@@ -1,34 +1,30 @@
 #!/usr/bin/env python
-"""Repeat a table of a paper: train its rows one after another, and put ours beside what is printed.
+"""Repeat a table of a paper: train its rows one after another, and show our figures beside the published ones.
 
-tools/reproduce.py xu:5                                  # Table 5 of Xu et al. 2022, on ComparisonDetector
-tools/reproduce.py xu:8 --quick bccd --seeds 3           # its comparison at the size of two CPU cores
-tools/reproduce.py xu:8 --quick bccd --output short --set SOLVER.MAX_EPOCHS 4 TEST.EVAL_EPOCHS 4   # all rows alike
-tools/reproduce.py 3cde:2 --quick herlev                 # a table of classifiers
-tools/reproduce.py 3cde:4 --quick bccd --pretrained      # backbones from classifiers of cells, of half the width
-tools/reproduce.py xu:5 --print slurm --num-gpus 2       # the lines that start the trainings elsewhere
+cervical-d2 reproduce xu:5                                  # Table 5 of Xu et al. 2022, on ComparisonDetector
+cervical-d2 reproduce xu:8 --quick bccd --seeds 3           # its comparison at the size of two CPU cores
+cervical-d2 reproduce xu:8 --quick bccd --output short --set SOLVER.MAX_EPOCHS 4 TEST.EVAL_EPOCHS 4   # all rows alike
+cervical-d2 reproduce 3cde:2 --quick herlev                 # a table of classifiers
+cervical-d2 reproduce 3cde:4 --quick bccd --pretrained      # backbones from classifiers of cells, of half the width
+cervical-d2 reproduce xu:5 --print slurm --num-gpus 2       # the lines that start the trainings elsewhere
 
-Goes on where it stopped, wherever the trainings ran. No row is reported before the baseline has reached its floor.
+Run it again to continue where it stopped, wherever the trainings ran. No row is reported before the baseline has
+reached its floor.
 """
 
 import argparse
 import shlex
 import subprocess
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
 LINES = {
-    "torchrun": "torchrun --nproc-per-node {gpus} {script} {words}",
-    "slurm": "srun --ntasks {gpus} --gpus-per-task 1 python {script} {words}",
-    "plain": "python {script} --num-gpus {gpus} {words}",
+    "torchrun": "torchrun --nproc-per-node {gpus} -m cervical_d2_tools {command} {words}",
+    "slurm": "srun --ntasks {gpus} --gpus-per-task 1 cervical-d2 {command} {words}",
+    "plain": "cervical-d2 {command} --num-gpus {gpus} {words}",
 }
 
 
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Answers --help without importing torch."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("table", metavar="PAPER:TABLE", help="such as xu:5")
     parser.add_argument("--rows", nargs="+", default=[], metavar="LABEL", help="some of its rows, by their labels")
     parser.add_argument("--quick", default="", metavar="DATA", help="bccd, cric, demo; classifiers: herlev; in minutes")
@@ -39,14 +35,15 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, metavar="DIR", help="by default output/reproduce/PAPER-TABLE[-DATA]")
     parser.add_argument("--num-gpus", type=int, default=1, help="processes of each training")
     parser.add_argument("--print", choices=LINES, dest="lines", help="print the lines that train, and train nothing")
-    args = parser.parse_args(argv)
+
+
+def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     if min(args.seeds, args.samples, args.num_gpus) < 1:
         parser.error("--seeds, --samples and --num-gpus are at least 1")
     if args.pretrained and not args.quick:
         parser.error("--pretrained is of --quick: at the paper's size every row starts as the paper says")
     if args.set and not args.output:
         parser.error("--set makes it another experiment: name its folder with --output")
-    return args
 
 
 def run(args: argparse.Namespace) -> None:
@@ -55,30 +52,30 @@ def run(args: argparse.Namespace) -> None:
     from cervical_d2.papers.experiments import Job, jobs, make_plan, parse_table, run_jobs
     from cervical_d2.papers.outcomes import document, markdown, outcomes, passed, runner_of, write
 
+    from .cli import child
+
     paper, table = parse_table(args.table)
     plan = make_plan(paper, table, args.rows, args.quick, args.set, args.pretrained)
     name = "-".join(filter(None, [paper.name, f"table{table:02d}", args.quick, "pretrained" * args.pretrained]))
     output = args.output or Path("output/reproduce") / name
     todo, task = jobs(plan, args.seeds, output), runner_of(plan)
-    script = ROOT / task.script
     if args.lines:
         for job in todo:
             count = task.splits(job)
             for words in [["--fold", str(k), *job.words] for k in range(count)] if count > 1 else [job.words]:
-                print(LINES[args.lines].format(gpus=args.num_gpus, script=script, words=shlex.join(words)))
+                print(LINES[args.lines].format(gpus=args.num_gpus, command=task.command, words=shlex.join(words)))
         return
-    command = shlex.join(["python", "tools/reproduce.py", *sys.argv[1:]])
 
     def report() -> tuple[bool, str]:
         done = [job for job in todo if task.done(job)]
         found = outcomes(plan, done, args.samples)
         if done:
             missing = [job for job in todo if job not in done]
-            write(output, markdown(plan, found, args.quick, command, missing), document(plan, found, args.quick))
+            write(output, markdown(plan, found, args.quick, args.command, missing), document(plan, found, args.quick))
         return passed(plan, found, args.quick)
 
     def train(job: Job) -> int:
-        words = [sys.executable, str(script), "--num-gpus", str(args.num_gpus), *job.words]
+        words = [*child(task.command), "--num-gpus", str(args.num_gpus), *job.words]
         status = subprocess.run(words, check=False).returncode
         if not status:
             print(report()[1])
@@ -100,13 +97,7 @@ def run(args: argparse.Namespace) -> None:
         raise failed
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit status: 0, or 2 for a user's mistake."""
-    args = parse_args(argv)
-    from cervical_d2.errors import run_main
-
-    return run_main(lambda: run(args))
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    from cli import script
+
+    script(__file__)

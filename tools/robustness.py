@@ -1,29 +1,27 @@
 #!/usr/bin/env python
-"""AP under blur, noise, JPEG, light and stain, at five strengths each: a table, a plot, a sheet of the strengths.
+"""Measure AP under blur, noise, JPEG, light and stain, at five strengths each: a table, a plot, sample images.
 
-tools/robustness.py output/quick/bccd/model_final.pth --dataset bccd_test --output robustness
-Stopped, the same command goes on where it was.
+cervical-d2 robustness output/quick/bccd/model_final.pth --dataset bccd_test --output robustness
+
+Run the same command again to continue one that was stopped.
 """
 
 import argparse
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Answers --help without importing torch."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("weights", type=Path, metavar="WEIGHTS", help="a checkpoint of train_net.py")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("weights", type=Path, metavar="WEIGHTS", help="a checkpoint of `cervical-d2 train`")
     parser.add_argument("--dataset", required=True, metavar="SPLIT", help="bccd_test, or FILE.yaml:SPLIT")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="new, or of the same command before")
     parser.add_argument("--device", help="cpu, cuda, ...; by default CUDA where there is one")
     parser.add_argument("--samples", type=int, metavar="N", help="N images, evenly over the split (default: all)")
     parser.add_argument("--seed", type=int, default=0, help="of the noise (default 0)")
-    args = parser.parse_args(argv)
+
+
+def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     if (args.samples is not None and args.samples < 1) or args.seed < 0:
         parser.error("--samples must be 1 or more, --seed 0 or more")
-    return args
 
 
 def run(args: argparse.Namespace) -> None:
@@ -62,13 +60,7 @@ def run(args: argparse.Namespace) -> None:
     print(f"{table}\n\n{args.output}: robustness.json, .txt, .png, and sheet.png, which shows the strengths")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit status: 0, or 2 for a user's mistake."""
-    args = parse_args(argv)
-    from cervical_d2.errors import run_main
-
-    return run_main(lambda: run(args))
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    from cli import script
+
+    script(__file__)

@@ -1,21 +1,17 @@
 #!/usr/bin/env python
-"""Divide data sets into splits or folds with equal shares of every class, never dividing a slide or patient.
+"""Divide data sets into splits or folds with equal shares of every class; slides and patients stay whole.
 
-tools/split_dataset.py --dataset my.yaml:all --ratios train=0.7,val=0.15,test=0.15 --output splits
-tools/split_dataset.py --dataset cric_train cric_val --folds 5 --output folds
+cervical-d2 split --dataset my.yaml:all --ratios train=0.7,val=0.15,test=0.15 --output splits
+cervical-d2 split --dataset cric_train cric_val --folds 5 --output folds
 
-Writes a COCO JSON a split and data.yaml: DATASETS.TRAIN "('splits/data.yaml:train',)" takes it at once.
+Writes a COCO JSON for each split, and data.yaml, which a training reads: DATASETS.TRAIN "('splits/data.yaml:train',)"
 """
 
 import argparse
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Answers --help without importing torch."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dataset", nargs="+", required=True, metavar="NAME", help="pooled: names or FILE.yaml:SPLIT")
     how = parser.add_mutually_exclusive_group(required=True)
     how.add_argument("--ratios", metavar="NAME=SHARE,...", help="splits and their shares, with the sum 1")
@@ -27,7 +23,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--together", type=Path, metavar="AUDIT.JSON", help="never part the overlapping images it lists"
     )
     parser.add_argument("--random", type=int, default=0, metavar="N", help="compare with N random divisions of groups")
-    return parser.parse_args(argv)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -54,13 +49,7 @@ def run(args: argparse.Namespace) -> None:
     print(f"written: {args.output / 'data.yaml'}")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit status: 0, or 2 for a user's mistake."""
-    args = parse_args(argv)
-    from cervical_d2.errors import run_main
-
-    return run_main(lambda: run(args))
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    from cli import script
+
+    script(__file__)

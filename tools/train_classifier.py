@@ -1,9 +1,9 @@
 #!/usr/bin/env python
-"""Train and test a classifier of single cells, fold after fold, with train_net.py's engine and its arguments.
+"""Train and test a classifier of single cells, fold after fold, with the arguments of `cervical-d2 train`.
 
-tools/train_classifier.py --config-file classifier/herlev_2.yaml                  # all folds, then summary.md
-tools/train_classifier.py --config-file classifier/herlev_2.yaml --resume         # goes on where it stopped
-tools/train_classifier.py --config-file classifier/herlev_2.yaml --fold 0         # one of them
+cervical-d2 train-classifier --config-file classifier/herlev_2.yaml                  # all folds, then summary.md
+cervical-d2 train-classifier --config-file classifier/herlev_2.yaml --resume         # continues where it stopped
+cervical-d2 train-classifier --config-file classifier/herlev_2.yaml --fold 0         # one of them
 
 DATASETS.FOLDS or RATIOS divide DATASETS.TRAIN; without them TRAIN and TEST are taken as they are.
 """
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from cervical_d2.curation.folds import Part
 
 
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Answers --help without importing torch."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    from .train import add_launch_arguments
+
     parser.add_argument("--config-file", default="", metavar="FILE", help="a path, or a name in configs/")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--fold", type=int, metavar="K", help="this fold alone, from 0")
@@ -30,19 +30,16 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoints in OUTPUT_DIR")
     parser.add_argument("--eval-only", action="store_true", help="test MODEL.WEIGHTS, or with --resume each fold's own")
     parser.add_argument("--samples", type=int, default=1000, help="resamples for the intervals (default 1000)")
-    parser.add_argument("--num-gpus", type=int, default=1, help="processes on this machine, one for each GPU if any")
-    parser.add_argument("--num-machines", type=int, default=1)
-    parser.add_argument("--machine-rank", type=int, default=0, help="this machine's number, from 0")
-    parser.add_argument("--dist-url", default="auto", help="tcp://HOST:PORT, for several machines")
-    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="overrides of config keys")
-    args = parser.parse_args(argv)
+    add_launch_arguments(parser)
+
+
+def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     if args.samples < 1:
         parser.error("--samples is at least 1")
-    return args
 
 
-def run(args: argparse.Namespace) -> None:
-    """One process's work on one part."""
+def work(args: argparse.Namespace) -> None:
+    """The work of one process on one part."""
     from detectron2.utils import comm
 
     from cervical_d2.config import load_config
@@ -74,6 +71,8 @@ def run_all(args: argparse.Namespace) -> None:
     from cervical_d2.engine.processes.launch import place_from
     from cervical_d2.errors import UserError
 
+    from .cli import child
+
     if place_from(os.environ) or args.num_machines > 1:
         raise UserError("torchrun, srun and several machines train one fold in each job: name it with --fold K")
     cfg, train = load_config(args.config_file, args.opts), not args.eval_only
@@ -83,7 +82,7 @@ def run_all(args: argparse.Namespace) -> None:
     numbers = {part: str(number) for number, part in enumerate(parts)}
 
     def words(part: "Part") -> list[str]:
-        return [sys.executable, __file__, "--fold", numbers[part], *flags, *args.opts]
+        return [*child("train-classifier"), "--fold", numbers[part], *flags, *args.opts]
 
     run_parts(
         cfg, parts, words, skip_done=args.resume and train,
@@ -99,8 +98,8 @@ def summarize(args: argparse.Namespace, cfg: "CfgNode", parts: "Sequence[Part]")
     print(summarize_parts(cfg, parts, args.samples), flush=True)
 
 
-def start(args: argparse.Namespace) -> None:
-    """All folds one after another, or one part in one process or several."""
+def run(args: argparse.Namespace) -> None:
+    """Train all folds one after another, or one part in one process or several."""
     from cervical_d2.config import load_config
     from cervical_d2.engine.processes.launch import launch, restarted
     from cervical_d2.engine.setup import device_of
@@ -110,16 +109,10 @@ def start(args: argparse.Namespace) -> None:
     if args.fold is None and cfg.DATASETS.FOLDS:
         run_all(args)
     else:
-        launch(run, args, device_of(cfg))
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit status, as train_net.py's."""
-    args = parse_args(argv)
-    from cervical_d2.errors import run_main
-
-    return run_main(lambda: start(args))
+        launch(work, args, device_of(cfg))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from cli import script
+
+    script(__file__)

@@ -1,20 +1,19 @@
 #!/usr/bin/env python
-"""Draw what each augmentation does: tools/visualize_augmentation.py --output sheet.jpg [--image smear.png] [--time]."""
+"""Draw what each augmentation does to an image.
+
+cervical-d2 augmentations --output sheet.jpg
+cervical-d2 augmentations --output sheet.jpg --image smear.png --time
+"""
 
 import argparse
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Answers --help without importing torch."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the picture, a .jpg")
     parser.add_argument("--image", type=Path, metavar="FILE", help="by default a scene of the demo set, with its boxes")
     parser.add_argument("--seed", type=int, default=0, help="of the draws (default 0)")
     parser.add_argument("--time", action="store_true", help="print ms of one core per 800 x 600 image too")
-    return parser.parse_args(argv)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -46,13 +45,7 @@ def run(args: argparse.Namespace) -> None:
         print(f"{key:22} {value:>6} {cost:6.1f} ms")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit status: 0, or 2 for a user's mistake."""
-    args = parse_args(argv)
-    from cervical_d2.errors import run_main
-
-    return run_main(lambda: run(args))
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    from cli import script
+
+    script(__file__)

@@ -1,18 +1,14 @@
 #!/usr/bin/env python
-"""Draw a split's annotations and, given a config, what the network gets of its images in training.
+"""Draw a split's annotations and, with a config, its images as the network sees them in training.
 
-tools/visualize_data.py bccd_train --output seen --config-file configs/faster_rcnn_R_50_FPN.yaml
+cervical-d2 visualize bccd_train --output seen --config-file configs/faster_rcnn_R_50_FPN.yaml
 """
 
 import argparse
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Answers --help without importing torch."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help="a registered split, NAME@MAP or FILE.yaml:SPLIT")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR")
     parser.add_argument("--config-file", default="", metavar="FILE", help="draw presentations of its training, too")
@@ -20,7 +16,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--draws", type=int, default=3, help="presentations of each image (default 3)")
     parser.add_argument("--seed", type=int, help="of the training; by default the config's SEED")
     parser.add_argument("--opts", nargs="+", default=[], metavar="KEY VALUE", help="overrides of config keys")
-    return parser.parse_args(argv)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -40,13 +35,7 @@ def run(args: argparse.Namespace) -> None:
     print(f"{files[0]} and {len(files) - 1} pictures beside it")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit status: 0, or 2 for a user's mistake."""
-    args = parse_args(argv)
-    from cervical_d2.errors import run_main
-
-    return run_main(lambda: run(args))
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    from cli import script
+
+    script(__file__)

@@ -139,8 +139,7 @@ class CervicalCheckpointer(DetectionCheckpointer):
             loaded["model"] = loaded["ema"]["average"]  # what was evaluated
         if is_foreign(loaded):
             raise UserError(
-                f"{filename}: not in Detectron2's layout; convert it: "
-                f"python tools/convert_checkpoint.py {filename} OUT.pth"
+                f"{filename}: not in Detectron2's layout; convert it: cervical-d2 convert-weights {filename} OUT.pth"
             )
         if filename.endswith(".pkl") and "model" not in loaded:
             raise UserError(f"{filename}: no 'model' in it; only Detectron2's own .pkl files are read")

@@ -29,7 +29,7 @@ def read_weights() -> dict[str, Weights]:
 
 def _conversion(entry: dict[str, str]) -> str:
     options = entry.get("options", "").split()
-    return " ".join(["python tools/convert_checkpoint.py DOWNLOADED", entry["file"], *options])
+    return " ".join(["cervical-d2 convert-weights DOWNLOADED", entry["file"], *options])
 
 
 def how_to_get(file: str) -> str:

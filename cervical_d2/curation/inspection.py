@@ -1,4 +1,4 @@
-"""Everything that can be wrong with data sets, looked for at once: the work of tools/check_dataset.py."""
+"""Finds all faults of data sets at once: the work of `cervical-d2 check`."""
 
 import functools
 from collections import Counter, defaultdict

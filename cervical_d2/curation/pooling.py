@@ -67,9 +67,9 @@ def _overlaps(audit: Path) -> Iterator[tuple[str, str]]:
         for item in json.loads(audit.read_bytes())["overlaps"]:
             yield os.path.abspath(item["first"]["file"]), os.path.abspath(item["second"]["file"])
     except OSError as error:
-        raise UserError(f"{audit}: cannot be read ({error.strerror}); tools/audit_dataset.py writes it") from error
+        raise UserError(f"{audit}: cannot be read ({error.strerror}); `cervical-d2 audit` writes it") from error
     except (ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{audit}: not an audit of overlaps; tools/audit_dataset.py --within writes one") from error
+        raise UserError(f"{audit}: not an audit of overlaps; `cervical-d2 audit --within` writes one") from error
 
 
 def _joined(keys: Mapping[str, str], pairs: Iterable[tuple[str, str]]) -> dict[str, str]:

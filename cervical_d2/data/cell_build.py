@@ -52,7 +52,7 @@ def prepare_training(cfg: CfgNode) -> tuple[int, list[str]]:
         UserError: a class is missing from training or a test split, or a setting is out of range.
     """
     if cfg.DATASETS.FOLDS or cfg.DATASETS.RATIOS:
-        raise UserError("DATASETS.FOLDS and RATIOS are of tools/train_classifier.py; train with that, or unset them")
+        raise UserError("DATASETS.FOLDS and RATIOS belong to `cervical-d2 train-classifier`; use it, or unset them")
     counts = check_split(cfg.DATASETS.TRAIN)
     for name in cfg.DATASETS.TEST:
         check_split([name])

@@ -30,6 +30,6 @@ def contrast_lines(cfg: CfgNode, records: Sequence[Record]) -> list[str]:
     told = ", ".join(f"{value:.1f}" for value in std)
     line = (
         f"contrast: pixels of {len(places)} images have a std of {told}, far less than MODEL.PIXEL_STD, and norms that "
-        "keep their statistics cannot make up for it; tools/compute_mean_std.py gives the data's own"
+        "keep their statistics cannot make up for it; `cervical-d2 mean-std` computes the data's own"
     )
     return [line]

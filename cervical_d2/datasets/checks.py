@@ -1,4 +1,4 @@
-"""The faults that any format can carry: cheap ones before every training, all of them in tools/check_dataset.py.
+"""The faults that any format can carry: cheap ones before every training, all of them in `cervical-d2 check`.
 
 M annotations of all images together; boxes are XYXY in pixels.
 """

@@ -105,7 +105,7 @@ class Problems(list[Problem]):
     def settle(self) -> None:
         """For training: log the warnings, the first `SHOWN` of each kind. Raises `UserError` with the first error."""
         if errors := self.of("error"):
-            more = f" (and {len(errors) - 1} more; tools/check_dataset.py lists them)" if len(errors) > 1 else ""
+            more = f" (and {len(errors) - 1} more; `cervical-d2 check` lists them)" if len(errors) > 1 else ""
             raise UserError(f"{errors[0]}{more}")
         for line in self.lines("warning"):
             logging.getLogger("detectron2.cervical_d2").warning(line)
@@ -119,4 +119,4 @@ class Problems(list[Problem]):
                 yield str(problem)
         for kind, count in told.items():
             if count > SHOWN:
-                yield f"{kind}: {count - SHOWN} more; tools/check_dataset.py lists them"
+                yield f"{kind}: {count - SHOWN} more; `cervical-d2 check` lists them"

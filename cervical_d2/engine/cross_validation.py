@@ -31,8 +31,8 @@ def parts_of(cfg: CfgNode, *, train: bool, resume: bool) -> list[Part]:
     """
     if task_of(cfg) is not CLASSIFICATION:
         raise UserError(
-            f"MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE} is no classifier; train_net.py trains detectors, "
-            "configs/classifier/ has configs for this command"
+            f"MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE} is no classifier; `cervical-d2 train` trains "
+            "detectors, configs/classifier/ has configs for this command"
         )
     if not (cfg.DATASETS.FOLDS or cfg.DATASETS.RATIOS):
         return divide(cfg)

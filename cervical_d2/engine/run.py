@@ -1,4 +1,4 @@
-"""One run from a config to its results: what train_net.py does in each of its processes."""
+"""One run from a config to its results: what `cervical-d2 train` does in each of its processes."""
 
 from detectron2.config import CfgNode
 

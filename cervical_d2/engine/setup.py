@@ -151,7 +151,7 @@ def _check_statistics(cfg: CfgNode) -> None:
     if not (cfg.MODEL.PIXEL_MEAN and cfg.MODEL.PIXEL_STD):
         raise UserError(
             "MODEL.PIXEL_MEAN and PIXEL_STD are empty, as they are printed nowhere; compute and set them: "
-            f"tools/compute_mean_std.py --dataset NAME ({' '.join(cfg.DATASETS.TRAIN)} for the data's own)"
+            f"cervical-d2 mean-std --dataset NAME ({' '.join(cfg.DATASETS.TRAIN)} for the data's own)"
         )
 
 

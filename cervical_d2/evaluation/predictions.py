@@ -31,7 +31,7 @@ class Predictions(NamedTuple):
 def read_predictions(path: Path, dataset: str, records: Sequence[Record], images: ImageNumbers) -> Predictions:
     """The detections in `path` for `dataset` (registered), whose `records` are numbered by `images`.
 
-    A list of COCO results (image_id, category_id, bbox XYWH in pixels, score), or what tools/predict.py writes. An
+    A list of COCO results (image_id, category_id, bbox XYWH in pixels, score), or what `cervical-d2 predict` writes. An
     image is known by its id, or by the name of its file; a class by category_name, otherwise by its id in the data
     set's own COCO file, otherwise by its place in the data set, from 1.
 

@@ -54,7 +54,7 @@ def open_detector(weights: Path, device: str | None) -> Detector:
     """
     about = load_file(str(weights)).get("cervical_d2") or {}
     if not (about.get("config") and about.get("classes")):
-        raise UserError(f"{weights}: carries no config and classes; name a checkpoint of train_net.py")
+        raise UserError(f"{weights}: carries no config and classes; name a checkpoint of `cervical-d2 train`")
     return Detector(weights, device=device)
 
 

@@ -54,7 +54,7 @@ class Detector:
         about = load_file(str(weights)).get("cervical_d2") or {}
         self.cfg = _config(about, str(weights), config_file, list(options))
         if CellClassifier.__name__ == self.cfg.MODEL.META_ARCHITECTURE:
-            raise UserError(f"{weights}: of a classifier, which finds no cells; tools/train_classifier.py tests it")
+            raise UserError(f"{weights}: a classifier, which cannot detect; `cervical-d2 train-classifier` tests it")
         self.class_names: list[str] = list(about.get("classes", ()))
         count = self.cfg.MODEL.ROI_HEADS.NUM_CLASSES
         if self.class_names:

@@ -24,7 +24,7 @@ from cervical_d2.errors import UserError
 # Of MODEL.META_ARCHITECTURE; of all others, the RPN's.
 FEATURES = dict.fromkeys(("RetinaNet", "CervicalRetinaNet"), "MODEL.RETINANET.IN_FEATURES")
 KEY = "MODEL.ANCHOR_GENERATOR.CLUSTERS"
-CURE = "tools/cluster_anchors.py --config-file FILE prints what fits a config"
+CURE = "`cervical-d2 anchors --config-file FILE` prints what fits a config"
 Clusters = Sequence[Sequence[Sequence[float]]]
 """L lists of A pairs (width, height)."""
 
@@ -118,7 +118,7 @@ def check_anchors(cfg: CfgNode) -> None:
         raise UserError(f"MODEL.ANCHOR_GENERATOR.NAME {name} does not know {KEY}; use {ours}")
     if not cfg.MODEL.ANCHOR_GENERATOR.CLUSTERS and name == ours:
         raise UserError(
-            f"{KEY} is empty, as anchors are the data's own; compute and set them: tools/cluster_anchors.py --dataset "
+            f"{KEY} is empty, as anchors are the data's own; compute and set them: cervical-d2 anchors --dataset "
             f"NAME ({' '.join(cfg.DATASETS.TRAIN)}) --config-file FILE --num-anchors {3 * len(anchor_levels(cfg))}"
         )
     if name in (DefaultAnchorGenerator.__name__, ours):

@@ -62,7 +62,7 @@ def draw(jobs: Mapping[str, Job], output: Path) -> None:
 
 
 RUNNER = Runner(
-    script="tools/train_classifier.py",
+    command="train-classifier",
     figures={
         "accuracy": "accuracy",
         "sensitivity": "sensitivity",

@@ -69,7 +69,7 @@ def draw(jobs: Mapping[str, Job], output: Path) -> None:
 
 
 RUNNER = Runner(
-    script="train_net.py",
+    command="train",
     figures={"mAP": "coco/mAP", "AR": "coco/AR"},
     floors={"cric": ("AP50 of all classes as one", AGNOSTIC)},  # its classes are rare
     done=done,

@@ -116,7 +116,7 @@ class Job(NamedTuple):
 
     @property
     def words(self) -> list[str]:
-        """Arguments of the task's script."""
+        """Arguments of the task's command."""
         return ["--resume", "--config-file", self.experiment.config, "SEED", str(self.seed), "OUTPUT_DIR",
                 str(self.folder), *self.experiment.options]  # fmt: skip
 

@@ -19,13 +19,13 @@ class Trained(NamedTuple):
 class Runner(NamedTuple):
     """How a row is trained and measured.
 
-    `figures`: by the heads of their columns, the table's own first. `floors`: head and figure of a floor that is not of
-    the first, by the name of the quick set. `measure` gets jobs of one table and the number of resamples. `splits`: how
-    many trainings a job is where each is started on its own. `draw` puts what jobs found side by side, by captions, as
-    sheet.png in a folder; `drawn` says what is on it.
+    `command` of the command line trains it. `figures`: by the heads of their columns, the table's own first. `floors`:
+    head and figure of a floor that is not of the first, by the name of the quick set. `measure` gets jobs of one table
+    and the number of resamples. `splits`: how many trainings a job is where each is started on its own. `draw` puts
+    what jobs found side by side, by captions, as sheet.png in a folder; `drawn` says what is on it.
     """
 
-    script: str
+    command: str
     figures: Mapping[str, str]
     floors: Mapping[str, tuple[str, str]]
     done: Callable[[Job], bool]

@@ -43,7 +43,7 @@ def _detections(run: Path, dataset: str, score: float) -> dict[Any, list[Record]
     """By image, from `score` on."""
     source = run / "evaluation" / dataset / "predictions.json"
     if not source.is_file():
-        raise UserError(f"{source}: no such file; evaluate first: train_net.py --eval-only with OUTPUT_DIR {run}")
+        raise UserError(f"{source}: no such file; evaluate first: cervical-d2 evaluate with OUTPUT_DIR {run}")
     found: dict[Any, list[Record]] = defaultdict(list)
     for row in json.loads(source.read_text()):
         if row["score"] >= score:

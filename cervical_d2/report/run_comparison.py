@@ -25,7 +25,7 @@ STYLES = ("-", "--", ":", "-.")
 
 
 class Run(NamedTuple):
-    """An OUTPUT_DIR of train_net.py: its resolved config, its starts (the last counts), the lines of metrics.json."""
+    """The OUTPUT_DIR of a training: its resolved config, its starts (the last counts), the lines of metrics.json."""
 
     name: str
     cfg: CfgNode
@@ -37,7 +37,7 @@ def read_run(folder: Path) -> Run:
     """A folder of --eval-only has no lines. Raises `UserError` if there is no run in `folder`."""
     config, metrics = folder / "config.yaml", folder / "metrics.json"
     if not config.is_file():
-        raise UserError(f"{folder}: no config.yaml here; name the OUTPUT_DIR of train_net.py")
+        raise UserError(f"{folder}: no config.yaml here; name the OUTPUT_DIR of a training")
     lines = [json.loads(line) for line in metrics.read_text().splitlines()] if metrics.is_file() else []
     return Run(str(folder), load_dumped_config(config.read_text(), str(config)), starts(folder), lines)
 

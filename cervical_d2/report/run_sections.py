@@ -25,7 +25,7 @@ class Evaluated(NamedTuple):
 
 
 def evaluated(source: Path, dataset: str) -> Evaluated:
-    """`source`: OUTPUT_DIR of train_net.py, or a file of predictions.
+    """`source`: OUTPUT_DIR of a training, or a file of predictions.
 
     Raises:
         UserError: there is neither.
@@ -35,7 +35,7 @@ def evaluated(source: Path, dataset: str) -> Evaluated:
     predictions = source / "evaluation" / dataset / "predictions.json"
     if not predictions.is_file():
         raise UserError(
-            f"{predictions}: no such file; evaluate first (train_net.py --eval-only with OUTPUT_DIR {source}), "
+            f"{predictions}: no such file; evaluate first (cervical-d2 evaluate with OUTPUT_DIR {source}), "
             "or name a JSON file of predictions"
         )
     return Evaluated(source.resolve().name, predictions, source)
