@@ -3,7 +3,6 @@
 import itertools
 import json
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +17,7 @@ from cervical_d2.errors import UserError
 from cervical_d2.evaluation.classification import Answers, confusion, measured
 from cervical_d2.evaluation.severity import OWN, read_severity
 from cervical_d2.evaluation.table import aligned, metrics_text
-from cervical_d2.files import write_json, write_text
+from cervical_d2.files import plain, write_json, write_text
 
 TASK = "classification"
 PREDICTIONS = "predictions.json"
@@ -76,7 +75,7 @@ class CellEvaluator(DatasetEvaluator):
         text = figures_text(self.name, answers_of(document), figures)
         logging.getLogger("detectron2.cervical_d2").info("Evaluation:\n%s", text)
         write_json(self.folder / PREDICTIONS, document)
-        write_json(self.folder / "metrics.json", {TASK: without_nan(figures)}, indent=2)
+        write_json(self.folder / "metrics.json", plain({TASK: figures}), indent=2)
         write_text(self.folder / "metrics.txt", text + "\n")
         return {TASK: figures}
 
@@ -153,8 +152,3 @@ def figures_text(name: str, answers: Answers, figures: Mapping[str, float]) -> s
         [head, f"sensitivity and the like{of}:\n\n{table}", "rows: truth, columns: answer\n\n"
          + aligned(["", *answers.classes], matrix)]
     )  # fmt: skip
-
-
-def without_nan(figures: Mapping[str, float]) -> dict[str, float | None]:
-    """JSON has no NaN."""
-    return {name: None if math.isnan(value) else value for name, value in figures.items()}

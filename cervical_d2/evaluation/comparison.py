@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from cervical_d2.evaluation.bootstrap import LEVEL, Interval, Measured, interval, two_sided_p
 from cervical_d2.evaluation.table import aligned
+from cervical_d2.files import plain
 
 MAIN = "coco/mAP"
 HEADER = ("figure", "A", "B", "B - A", "from", "to", "p")
@@ -69,5 +70,4 @@ def document(differences: Sequence[Difference], names: Sequence[str]) -> dict[st
         }
         for item in differences
     }
-    return {name: {key: None if value != value else value for key, value in found.items()}
-            for name, found in figures.items()}  # fmt: skip
+    return plain(figures)

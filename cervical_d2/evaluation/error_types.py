@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cervical_d2.evaluation.matching import Detections, Floats, Ints, Matches, Truth, overlap, select
+from cervical_d2.boxes import pairwise_iou
+from cervical_d2.evaluation.matching import Detections, Floats, Ints, Matches, Truth, select
 
 KINDS = ("correct", "localization", "class", "duplicate", "background", "both", "ignored")
 """localization: right class, IoU 0.1 to 0.5; class: IoU 0.5 or more with a cell of another class; duplicate: on a cell
@@ -61,7 +62,7 @@ def _nearest(truth: Truth, detections: Detections, counted: Ints) -> tuple[Float
     for image in np.intersect1d(true.image, detections.image):
         here = order[slice(*np.searchsorted(true.image[order], [image, image + 1]))]
         rows = by_image[slice(*np.searchsorted(detections.image[by_image], [image, image + 1]))]
-        table = overlap(detections.box[rows], true.box[here])
+        table = pairwise_iou(detections.box[rows], true.box[here])
         alike = detections.label[rows, None] == true.label[here]
         for number, chosen in enumerate((alike, ~alike)):
             masked = np.where(chosen, table, -1)

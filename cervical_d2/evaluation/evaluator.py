@@ -2,7 +2,6 @@
 
 import itertools
 import logging
-import math
 import os
 from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
@@ -27,7 +26,7 @@ from cervical_d2.evaluation.protocol_table import HEADER, protocol_rows
 from cervical_d2.evaluation.protocols import PROTOCOLS
 from cervical_d2.evaluation.severity import OWN, read_severity
 from cervical_d2.evaluation.table import aligned, metrics_text
-from cervical_d2.files import write_json, write_text
+from cervical_d2.files import plain, write_json, write_text
 
 PROTOCOL_NAMES = {protocol.name for protocol in PROTOCOLS}
 COCO_CAPS = (1, 10, 100)
@@ -207,7 +206,7 @@ class CervicalCOCOEvaluator(COCOEvaluator):
         if self._folder is None:
             return
         write_json(self._folder / "predictions.json", self._coco_results(found))
-        write_json(self._folder / "metrics.json", _without_nan(self._results), indent=2)
+        write_json(self._folder / "metrics.json", plain(self._results), indent=2)
         write_text(self._folder / "metrics.txt", text + "\n")
 
     def _coco_results(self, found: Found) -> list[dict[str, Any]]:
@@ -218,11 +217,3 @@ class CervicalCOCOEvaluator(COCOEvaluator):
             {**row, "category_id": ids[row["category_id"]], "category_name": self._classes[row["category_id"]]}
             for row in found
         ]
-
-
-def _without_nan(results: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float | None]]:
-    """JSON has no NaN."""
-    return {
-        task: {name: None if math.isnan(value) else value for name, value in metrics.items()}
-        for task, metrics in results.items()
-    }

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cervical_d2.boxes import pairwise_iou
 from cervical_d2.evaluation.curves import INTERPOLATIONS, final_recall
 from cervical_d2.evaluation.matching import (
     Detections,
@@ -18,7 +19,6 @@ from cervical_d2.evaluation.matching import (
     best_of,
     match_coco,
     match_voc,
-    overlap,
     select,
 )
 from cervical_d2.evaluation.ranking import Ranking, rankings, weighted_curves
@@ -82,7 +82,7 @@ def suppressed(detections: Detections, threshold: float) -> Ints:
     for start, end in zip(starts, np.append(starts, len(order))[1:], strict=True):
         box, label = detections.box[order[start:end]], detections.label[order[start:end]]
         alive = keep[start:end]
-        above = np.triu((overlap(box, box) > threshold) & (label == label[:, None]), 1)
+        above = np.triu((pairwise_iou(box, box) > threshold) & (label == label[:, None]), 1)
         for row in np.flatnonzero(above.any(axis=1)):
             if alive[row]:
                 alive[above[row]] = False

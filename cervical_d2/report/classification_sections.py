@@ -10,7 +10,7 @@ from sklearn.metrics import roc_curve
 
 from cervical_d2.evaluation.bootstrap import LEVEL
 from cervical_d2.evaluation.classification_evaluator import OF_CLASSES, TASK
-from cervical_d2.evaluation.cross_validation import Summary, spelled_interval, spelled_mean
+from cervical_d2.evaluation.cross_validation import Summary, spelled_mean
 from cervical_d2.report.axes import GRAY, RGB, panels
 from cervical_d2.report.page import Card, Cards, Chart, Matrix, Section
 from cervical_d2.report.run_comparison import FEW, Run
@@ -54,7 +54,7 @@ def _about(summary: Summary) -> str:
 def _summary(summary: Summary) -> Section:
     images = sum(len(fold.label) for fold in summary.answers)
     cards = [
-        Card(name.replace("_", "-"), f"{spelled_mean(summary, key)} %", spelled_interval(summary.means[key]),
+        Card(name.replace("_", "-"), f"{spelled_mean(summary, key)} %", summary.means[key].text(),
              DEFINITIONS[name])
         for name in CARDS
         for key in (_main(summary, name),)
@@ -76,7 +76,7 @@ def _figures(summary: Summary) -> Section:
         for key in dict.fromkeys((_main(summary, name), f"macro_{name}")):
             if key in summary.means:
                 found = summary.means[key]
-                row = [key, definition, found.value, summary.deviation(key), spelled_interval(found)]
+                row = [key, definition, found.value, summary.deviation(key), found.text()]
                 rows.append([*row, *summary.folds[key]] if len(summary.names) > 1 else row)
     header = ["figure", "definition", "mean", "sd", f"{LEVEL} %"] + (summary.names if len(summary.names) > 1 else [])
     note = (
@@ -94,7 +94,7 @@ def _classes(summary: Summary) -> Section:
     for number, label in enumerate(classes):
         cells: list[Any] = [label, int(counts[number])]
         for rate in OF_CLASSES:
-            cells += [spelled_mean(summary, f"{rate}-{label}"), spelled_interval(summary.means[f"{rate}-{label}"])]
+            cells += [spelled_mean(summary, f"{rate}-{label}"), summary.means[f"{rate}-{label}"].text()]
         rows.append(cells)
     header = ["class", "images"] + [word for rate in OF_CLASSES for word in (rate, f"{LEVEL} %")]
     return Section("classes", "Classes", "Each class against all others, in %.", [Table("", "", header, rows)])

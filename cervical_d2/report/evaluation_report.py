@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 from detectron2.config import CfgNode
 
 from cervical_d2.datasets.formats import Record
@@ -17,17 +16,15 @@ from cervical_d2.evaluation.comparison import HEADER, MAIN, NOTE, compare, row, 
 from cervical_d2.evaluation.error_types import KINDS
 from cervical_d2.evaluation.loading import load_inputs
 from cervical_d2.evaluation.severity import OWN
-from cervical_d2.files import replaced_folder, write_json, write_text
+from cervical_d2.files import plain, replaced_folder, write_json, write_text
 from cervical_d2.report.classification_report import cell_runs, write_cell_report
 from cervical_d2.report.evaluation_sections import EvaluatedModel, sections
 from cervical_d2.report.figure_titles import TITLES, title
 from cervical_d2.report.gallery import FoundBox, Gallery, GalleryImage, TruthBox, write_images
-from cervical_d2.report.page import Section, page
+from cervical_d2.report.page import DISCLAIMER, FIGURES_FILE, Section, page
 from cervical_d2.report.run_sections import Evaluated, evaluated, run_sections
 from cervical_d2.report.tables import Table
 
-FIGURES = "figures.json"
-DISCLAIMER = "Research software: not a medical device, not for diagnosis."
 logger = logging.getLogger("detectron2.cervical_d2")
 
 
@@ -56,13 +53,13 @@ def write_evaluation_report(
         parts.insert(1, _compared(measured, names))
     parts += run_sections(sources, dataset)
     heading = f"{dataset}: {names[0]}" + (f", compared with {names[1]}" if len(names) > 1 else "")
-    with replaced_folder(output, FIGURES) as folder:
+    with replaced_folder(output, FIGURES_FILE) as folder:
         urls = write_images(loaded.records, folder)
         gallery = Gallery(
             loaded.inputs[0].classes, options.score, list(_images(analyses, loaded.records, urls)),
             names if len(names) > 1 else ("prediction",),
         )  # fmt: skip
-        write_json(folder / FIGURES, _document(dataset, names, measured, options), indent=1)
+        write_json(folder / FIGURES_FILE, _document(dataset, names, measured, options), indent=1)
         write_text(folder / "index.html", page(heading, DISCLAIMER, parts, gallery))
     return output / "index.html", loaded.notes
 
@@ -100,19 +97,11 @@ def _compared(measured: Sequence[Measured], names: Sequence[str]) -> Section:
 
 def _document(dataset: str, names: Sequence[str], measured: Sequence[Measured], options: Options) -> dict[str, Any]:
     figures = {
-        model: {
-            name: dict(zip(("value", "low", "high"), map(_number, found.interval(name)), strict=True))
-            for name in found.figures
-        }
+        model: {name: found.interval(name) for name in found.figures}
         for model, found in zip(names, measured, strict=True)
     }
     settings = {"score": options.score, "samples": options.samples, "seed": options.seed}
-    return {"dataset": dataset, "settings": settings, "figures": figures}
-
-
-def _number(value: float) -> float | None:
-    """JSON has no NaN."""
-    return None if np.isnan(value) else round(value, 6)
+    return {"dataset": dataset, "settings": settings, "figures": plain(figures, digits=6)}
 
 
 def _images(analyses: Sequence[Analysis], records: Sequence[Record], urls: Sequence[str]) -> Iterator[GalleryImage]:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cervical_d2.evaluation.analysis import Analysis
-from cervical_d2.evaluation.bootstrap import LEVEL, Interval, Measured
+from cervical_d2.evaluation.bootstrap import LEVEL, Measured
 from cervical_d2.evaluation.confusion import confusion_matrix
 from cervical_d2.evaluation.error_types import IGNORED, KINDS, error_table
 from cervical_d2.evaluation.froc import RATES, operation_at
@@ -37,11 +37,6 @@ class EvaluatedModel(NamedTuple):
         return LESIONS[bool(self.analysis.inputs.severity.known.any())]
 
 
-def spelled(found: Interval) -> str:
-    """The interval as people read it, empty where there is none."""
-    return "" if np.isnan(found.low) else f"{found.low:.1f} to {found.high:.1f}"
-
-
 def sections(subject: EvaluatedModel) -> list[Section]:
     """All of one model's."""
     made = (_summary, _classes, _lesions, _units, _mistakes, _scores, _strata, _protocols)
@@ -53,7 +48,7 @@ def _cards(subject: EvaluatedModel, rows: Sequence[tuple[str, str, str]]) -> Car
     for name, title, note in rows:
         value = subject.measured.figures.get(name, float("nan"))
         if not np.isnan(value):
-            found.append(Card(title, f"{value:.1f} %", spelled(subject.measured.interval(name)), note))
+            found.append(Card(title, f"{value:.1f} %", subject.measured.interval(name).text(), note))
     return Cards(found)
 
 
@@ -93,7 +88,7 @@ def _classes(subject: EvaluatedModel) -> Section:
     for label, name in enumerate(inputs.classes):
         cells: list[Any] = [name, int((inputs.truth.label[counted] == label).sum())]
         for figure in ("AP50", "recall50", "AP", "froc"):
-            cells += [measured.figures[f"{figure}/{name}"], spelled(measured.interval(f"{figure}/{name}"))]
+            cells += [measured.figures[f"{figure}/{name}"], measured.interval(f"{figure}/{name}").text()]
         rows.append(cells)
     header = ["class", "cells", "AP50", f"{LEVEL} %", "recall", f"{LEVEL} %", "AP", f"{LEVEL} %", "FROC", f"{LEVEL} %"]
     note = "In %. Recall: found at any score; FROC: mean sensitivity at 1/8 to 8 false positives of the class an image."
@@ -111,7 +106,7 @@ def _lesions(subject: EvaluatedModel) -> Section:
     for unit in analysis.units:
         for rate in RATES:
             found = measured.interval(f"froc_{unit}/{rate:g}")
-            rates.append([f"{rate:g} / {unit}", found.value, spelled(found)])
+            rates.append([f"{rate:g} / {unit}", found.value, found.text()])
     operations = [[f"{100 * wanted:g} %", *_operation(analysis, wanted)] for wanted in WANTED]
     matched = (
         f"a detection counts whose middle is within {analysis.inputs.radius:g} px of the labeled center"
@@ -148,7 +143,7 @@ def _units(subject: EvaluatedModel) -> Section | None:
         units = analysis.units[name]
         cells: list[Any] = [f"{name}s", int(units.positive.sum()), int((~units.positive).sum())]
         for figure in ("AUC", "sensitivity", "specificity"):
-            cells += [measured.figures[f"{name}/{figure}"], spelled(measured.interval(f"{name}/{figure}"))]
+            cells += [measured.figures[f"{name}/{figure}"], measured.interval(f"{name}/{figure}").text()]
         rows.append(cells)
     header = ["", "abnormal", "normal", "AUC", f"{LEVEL} %", "sensitivity", f"{LEVEL} %", "specificity", f"{LEVEL} %"]
     return Section(
@@ -177,7 +172,7 @@ def _mistakes(subject: EvaluatedModel) -> Section:
                 "Cost",
                 "Mistakes weighted by how grave they are (severity.yaml), per labeled cell; 0 is best.",
                 ["cost per cell", f"{LEVEL} %"],
-                [[found.value, f"{found.low:.2f} to {found.high:.2f}"]],
+                [[found.value, found.text(2)]],
             )
         )
     table = error_table(analysis.errors, inputs.truth, inputs.detections, analysis.score, len(inputs.classes))
@@ -195,7 +190,7 @@ def _scores(subject: EvaluatedModel) -> Section:
     found = subject.measured.interval("calibration/ECE")
     note = (
         "If scores were probabilities, of detections with a score of 0.8 eight of ten would be right. Expected "
-        f"calibration error: {found.value:.1f} % ({spelled(found)})."
+        f"calibration error: {found.value:.1f} % ({found.text()})."
     )
     chart = Chart("reliability", "Scores and what is right", "Left: bars on the dotted line are well calibrated. "
                   "Right: how many detections there are.", reliability_figure(subject.analysis))  # fmt: skip
@@ -209,7 +204,7 @@ def _strata(subject: EvaluatedModel) -> Section:
         group, _, leaf = name.partition("/")
         if group.startswith("recall_by_"):
             found = measured.interval(name)
-            rows.append([group.removeprefix("recall_by_"), leaf, found.value, spelled(found)])
+            rows.append([group.removeprefix("recall_by_"), leaf, found.value, found.text()])
     note = (
         f"Cells found with a score of {subject.analysis.score:g} or more, in %. Small: up to 32 x 32 px, large: from "
         "96 x 96 px on, as COCO's. Neighbors: cells of any class whose boxes overlap."

@@ -29,7 +29,8 @@ def drawn(images: int, detections: int, classes: int) -> tuple[Any, Any]:
     """Truth of 6.5 cells an image on average, and detections, six of ten of them near a cell."""
     import numpy as np
 
-    from cervical_d2.evaluation.matching import Detections, Truth, box_area
+    from cervical_d2.boxes import box_area
+    from cervical_d2.evaluation.matching import Detections, Truth
 
     rng = np.random.default_rng(0)
 
