@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from test_protocols_pycocotools import random_scene
+from test_coco_pycocotools import random_scene
 
 from cervical_d2.evaluation.analysis import Analysis, EvaluationInput, of_images
 from cervical_d2.evaluation.bootstrap import interval, resampled, two_sided_p

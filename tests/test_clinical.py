@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from box_arrays import found_of, truth_of
-from test_protocols_pycocotools import random_scene
-from test_published import reference_iou
+from test_coco_pycocotools import random_scene
+from test_protocols import reference_iou
 
 from cervical_d2.datasets.definition import read_label_map
 from cervical_d2.errors import UserError

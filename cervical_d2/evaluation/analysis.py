@@ -14,12 +14,12 @@ from cervical_d2.evaluation.calibration import Bins, bins_of, calibration_error
 from cervical_d2.evaluation.centers import SCORE, match_centers
 from cervical_d2.evaluation.coco import IOU_THRESHOLDS
 from cervical_d2.evaluation.confusion import Calls, calls, mean_cost
+from cervical_d2.evaluation.curves import Ranking, rankings
 from cervical_d2.evaluation.error_types import Errors, error_types
 from cervical_d2.evaluation.froc import RATES, lesions, sensitivities
 from cervical_d2.evaluation.ground_truth import DatasetTruth
 from cervical_d2.evaluation.matching import Bools, Detections, Floats, Ints, Matches, Truth, match_coco, select
 from cervical_d2.evaluation.protocols import ANY_AREA, IOU_50, PROTOCOLS, averages, protocol_rankings
-from cervical_d2.evaluation.ranking import Ranking, rankings
 from cervical_d2.evaluation.severity import Severity
 from cervical_d2.evaluation.strata import recall_of, strata
 from cervical_d2.evaluation.units import Units, area_under_roc, rates_at, units_of

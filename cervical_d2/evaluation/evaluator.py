@@ -22,8 +22,7 @@ from cervical_d2.evaluation.coco import class_metrics, coco_tables, paper_metric
 from cervical_d2.evaluation.curves import mean
 from cervical_d2.evaluation.ground_truth import read_truth
 from cervical_d2.evaluation.matching import Detections
-from cervical_d2.evaluation.protocol_table import HEADER, protocol_rows
-from cervical_d2.evaluation.protocols import PROTOCOLS
+from cervical_d2.evaluation.protocols import HEADER, PROTOCOLS, protocol_rows
 from cervical_d2.evaluation.severity import OWN, read_severity
 from cervical_d2.evaluation.table import aligned, metrics_text
 from cervical_d2.files import plain, write_json, write_text

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cervical_d2.evaluation.curves import Ranking, counts, different_scores
 from cervical_d2.evaluation.matching import Bools, Detections, Floats, Truth, select
 from cervical_d2.evaluation.protocols import suppressed
-from cervical_d2.evaluation.ranking import Ranking, counts, different_scores
 
 RATES = np.array([1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8])
 SAME_CELL = 0.5  # IoU from which on two detections of lesions, of whatever grade, are one finding

@@ -10,7 +10,7 @@ from cervical_d2.evaluation.bootstrap import LEVEL, Measured
 from cervical_d2.evaluation.confusion import confusion_matrix
 from cervical_d2.evaluation.error_types import IGNORED, KINDS, error_table
 from cervical_d2.evaluation.froc import RATES, operation_at
-from cervical_d2.evaluation.protocol_table import HEADER, protocol_rows
+from cervical_d2.evaluation.protocols import HEADER, protocol_rows
 from cervical_d2.report.evaluation_plots import (
     LESIONS,
     error_figure,
