@@ -16,10 +16,11 @@ from detectron2.structures import BoxMode
 from detectron2.utils import comm
 
 from cervical_d2.errors import UserError
-from cervical_d2.evaluation.analysis import CLASS_GROUPS, Analysis, EvaluationInput, make_input, of_images
+from cervical_d2.evaluation.analysis import Analysis, EvaluationInput, make_input, of_images
 from cervical_d2.evaluation.centers import SCORE, center_metrics
 from cervical_d2.evaluation.coco import class_metrics, coco_tables, paper_metrics, summarize_coco
 from cervical_d2.evaluation.curves import mean
+from cervical_d2.evaluation.figures import figures_of
 from cervical_d2.evaluation.ground_truth import read_truth
 from cervical_d2.evaluation.matching import Detections
 from cervical_d2.evaluation.protocols import HEADER, PROTOCOLS, protocol_rows
@@ -30,6 +31,8 @@ from cervical_d2.files import plain, write_json, write_text
 PROTOCOL_NAMES = {protocol.name for protocol in PROTOCOLS}
 COCO_CAPS = (1, 10, 100)
 """Detections per image and class at which COCO's AR is taken."""
+IN_BBOX = ("AP", "AP50", "recall50")
+"""Figures of classes that results have under `bbox`, of all detections."""
 
 Found = Sequence[Mapping[str, Any]]
 """Upstream's predictions: image_id, category_id from 0, bbox XYWH in pixels, score."""
@@ -136,14 +139,15 @@ class CervicalCOCOEvaluator(COCOEvaluator):
 
     def _analyzed(self, inputs: EvaluationInput) -> str:
         """Adds all other figures, and returns the protocols and the rest as text."""
-        figures = {name: float(values[0]) for name, values in Analysis(inputs, self._score).figures().items()}
+        figures = {name: float(values[0]) for name, values in figures_of(Analysis(inputs, self._score)).items()}
         groups: dict[str, dict[str, float]] = {}
         for name, value in figures.items():
             group, _, leaf = name.partition("/")
             groups.setdefault(group, {})[leaf] = value
-        by_class = {group: groups.pop(group) for group in CLASS_GROUPS}
+        froc = groups.pop("froc")
+        groups = {group: part for group, part in groups.items() if group not in IN_BBOX}
         self._results |= groups
-        self._results["froc_image"] |= {f"mean-{name}": value for name, value in by_class["froc"].items()}
+        self._results["froc_image"] |= {f"mean-{name}": value for name, value in froc.items()}
         rows = [[f"{group}/{leaf}", value] for group, part in groups.items() if group not in PROTOCOL_NAMES
                 for leaf, value in part.items() if "-" not in leaf]  # fmt: skip
         protocols = aligned(HEADER, protocol_rows(figures, self._classes))
