@@ -13,8 +13,8 @@ import numpy as np
 
 from cervical_d2.errors import UserError
 from cervical_d2.evaluation.bootstrap import LEVEL, SAMPLES, Interval, interval, resampled
-from cervical_d2.evaluation.classification import Answers, confusion, mean_of_folds, measured
-from cervical_d2.evaluation.classification_evaluator import OF_CLASSES, Answered
+from cervical_d2.evaluation.classification import OF_CLASSES, Answers, confusion, mean_of_folds, measured
+from cervical_d2.evaluation.classification_evaluator import Answered
 from cervical_d2.evaluation.matching import Ints
 from cervical_d2.files import plain, write_json, write_text
 
@@ -34,13 +34,13 @@ class Summary(NamedTuple):
         return stdev(values) if len(values) > 1 else float("nan")
 
 
-def summarize(names: Sequence[str], found: Sequence[Answered], samples: int = SAMPLES, seed: int = 0) -> Summary:
+def summarize(names: Sequence[str], answered: Sequence[Answered], samples: int = SAMPLES, seed: int = 0) -> Summary:
     """Of the folds `names` and what was answered in them.
 
     Raises:
         UserError: folds of different classes.
     """
-    answers = [fold.answers for fold in found]
+    answers = [fold.answers for fold in answered]
     if other := [name for name, fold in zip(names, answers, strict=True) if fold.classes != answers[0].classes]:
         raise UserError(f"{other[0]}: of other classes than {names[0]}; summarize folds of one division")
     values = [measured(fold) for fold in answers]

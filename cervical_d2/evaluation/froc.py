@@ -1,7 +1,7 @@
 """Free-response ROC: which share of the cells is found at so many false positives an image or slide, and from which
 score on.
 
-S weightings of I images (`ranking`); R rates. Source: Bunch et al. 1978 for the curve, Setio et al. 2017 (LUNA16) for
+S weightings of I images (`curves`); R rates. Source: Bunch et al. 1978 for the curve, Setio et al. 2017 (LUNA16) for
 the seven rates and their mean.
 """
 
@@ -62,9 +62,9 @@ def operation_at(ranking: Ranking, units: float, sensitivity: float) -> Operatio
     if not len(reached) or not ranking.wanted.sum():
         return Operation(*[float("nan")] * 4)
     place = reached[0]
-    found, wrong = float(hits[place]), float(mistakes[place])
+    right, wrong = float(hits[place]), float(mistakes[place])
     score = float(different_scores(ranking)[place])
-    return Operation(score, found / ranking.wanted.sum(), found / (found + wrong), wrong / units)
+    return Operation(score, right / ranking.wanted.sum(), right / (right + wrong), wrong / units)
 
 
 def lesions(truth: Truth, detections: Detections, abnormal: Bools) -> tuple[Truth, Detections]:

@@ -129,11 +129,11 @@ def best_of(detections: Detections, cap: int) -> tuple[Ints, Ints]:
 def meetings(detections: Detections, truth: Truth) -> Iterator[tuple[slice, Ints]]:
     """For each image and class that has both: the rows of the sorted `detections`, and those of `truth`."""
     images = max(detections.image.max(initial=0), truth.image.max(initial=0)) + 1
-    found = detections.label * images + detections.image
+    predicted = detections.label * images + detections.image
     wanted = truth.label * images + truth.image
     order = np.argsort(wanted, kind="stable")
-    both = np.intersect1d(found, wanted)
-    edges = [np.searchsorted(keys, both, side) for keys in (found, wanted[order]) for side in ("left", "right")]
+    both = np.intersect1d(predicted, wanted)
+    edges = [np.searchsorted(keys, both, side) for keys in (predicted, wanted[order]) for side in ("left", "right")]
     for start, stop, first, last in np.transpose(edges).tolist():
         yield slice(start, stop), order[first:last]
 

@@ -43,10 +43,10 @@ def neighbors(truth: Truth) -> Ints:
     return result
 
 
-def recall_of(stratum: Stratum, truth: Truth, found: Bools, weights: Floats) -> Floats:
-    """(S,) the share of its cells that are `found` (G,), NaN for none; `weights`: (S, I)."""
+def recall_of(stratum: Stratum, truth: Truth, hit: Bools, weights: Floats) -> Floats:
+    """(S,) the share of its cells that are `hit` (G,), NaN for none; `weights`: (S, I)."""
     hits, all_of_them = (
-        np.bincount(truth.image[rows], minlength=weights.shape[1]) for rows in (stratum.rows & found, stratum.rows)
+        np.bincount(truth.image[rows], minlength=weights.shape[1]) for rows in (stratum.rows & hit, stratum.rows)
     )
     total = weights @ all_of_them
     return weights @ hits / np.where(total > 0, total, np.nan)

@@ -2,41 +2,29 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from sklearn.metrics import roc_curve
 
 from cervical_d2.evaluation.bootstrap import LEVEL
-from cervical_d2.evaluation.classification_evaluator import OF_CLASSES, TASK
+from cervical_d2.evaluation.classification import OF_CLASSES, SHOWN
+from cervical_d2.evaluation.classification_evaluator import TASK
 from cervical_d2.evaluation.cross_validation import Summary, spelled_mean
 from cervical_d2.report.axes import GRAY, RGB, panels
 from cervical_d2.report.page import Card, Cards, Chart, Matrix, Section
 from cervical_d2.report.run_comparison import FEW, Run
 from cervical_d2.report.tables import Table
 
-DEFINITIONS = MappingProxyType(
-    {
-        "accuracy": "right answers among all images",
-        "sensitivity": "TP / (TP + FN): those found of the images of the class",
-        "specificity": "TN / (TN + FP): those let pass of all other images",
-        "h_mean": "harmonic mean of sensitivity and specificity",
-        "f1": "2 TP / (2 TP + FP + FN)",
-        "auroc": "how often an image of the class has a higher score for it than another image",
-        "paper_sensitivity": "TP / (TP + FP), in 3cDe-Net's words sensitivity; the literature's precision",
-        "paper_specificity": "TN / (TN + FN), in 3cDe-Net's words specificity; the negative predictive value",
-        "paper_h_mean": "harmonic mean of these two",
-    }
-)
-CARDS = ("accuracy", "sensitivity", "specificity", "h_mean", "f1", "auroc")
+MEANINGS = {"accuracy": "right answers among all images", **{rate.name: rate.meaning for rate in SHOWN}}
+CARDS = ("accuracy", *(rate.name for rate in SHOWN if rate.section == "summary"))
 STYLES = ("-", "--", "-.", ":")
 
 
 def cell_sections(summary: Summary, runs: Sequence[Run]) -> list[Section]:
     """All but the examples and the settings."""
-    found = (_summary(summary), _figures(summary), _classes(summary), _confusion(summary), _roc(summary))
-    return [*found, *_learning(runs)]
+    parts = (_summary(summary), _figures(summary), _classes(summary), _confusion(summary), _roc(summary))
+    return [*parts, *_learning(runs)]
 
 
 def _main(summary: Summary, name: str) -> str:
@@ -55,7 +43,7 @@ def _summary(summary: Summary) -> Section:
     images = sum(len(fold.label) for fold in summary.answers)
     cards = [
         Card(name.replace("_", "-"), f"{spelled_mean(summary, key)} %", summary.means[key].text(),
-             DEFINITIONS[name])
+             MEANINGS[name])
         for name in CARDS
         for key in (_main(summary, name),)
         if not np.isnan(summary.means[key].value)
@@ -72,11 +60,11 @@ def _summary(summary: Summary) -> Section:
 
 def _figures(summary: Summary) -> Section:
     rows: list[list[Any]] = []
-    for name, definition in DEFINITIONS.items():
+    for name, meaning in MEANINGS.items():
         for key in dict.fromkeys((_main(summary, name), f"macro_{name}")):
             if key in summary.means:
-                found = summary.means[key]
-                row = [key, definition, found.value, summary.deviation(key), found.text()]
+                mean = summary.means[key]
+                row = [key, meaning, mean.value, summary.deviation(key), mean.text()]
                 rows.append([*row, *summary.folds[key]] if len(summary.names) > 1 else row)
     header = ["figure", "definition", "mean", "sd", f"{LEVEL} %"] + (summary.names if len(summary.names) > 1 else [])
     note = (
