@@ -146,7 +146,8 @@ KEYS = (
     Key(
         "TEST.BEST_METRIC",
         "bbox/AP50",
-        "scalar that model_best.pth maximizes; one with 'loss' in it is minimized",
+        "figure of which model_best.pth has the best value: losses, calibration/ECE and severity/cost are minimized, "
+        "all others maximized",
     ),
     Key(
         "TEST.EARLY_STOP_PATIENCE",

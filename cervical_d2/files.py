@@ -2,9 +2,10 @@
 
 import contextlib
 import json
+import math
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,38 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, data: Any, indent: int | None = None) -> None:
-    """`data` as strict JSON; NaN, which JSON has not, must have been replaced by the caller."""
+    """`data` as strict JSON, which has no NaN: the caller replaces it by `plain`."""
     write_text(path, json.dumps(data, allow_nan=False, indent=indent) + "\n")
+
+
+def plain(value: Any, digits: int | None = None) -> Any:
+    """`value` for `write_json`: NaN and infinities as None, other floats rounded to `digits`.
+
+    Arrays become lists, and named tuples become objects, at any depth.
+    """
+    if isinstance(value, float):  # numpy's float64 is one
+        return None if not math.isfinite(value) else float(value) if digits is None else round(float(value), digits)
+    if hasattr(value, "_asdict"):
+        value = value._asdict()
+    if isinstance(value, Mapping):
+        return {key: plain(item, digits) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item, digits) for item in value]
+    return plain(value.tolist(), digits) if hasattr(value, "tolist") else value
+
+
+def unique_names(stems: Sequence[str]) -> list[str]:
+    """`stems` as names of files in one folder: repeated ones get a number, also where case alone differs."""
+    taken: set[str] = set()
+    names = []
+    for stem in stems:
+        name, number = stem, 1
+        while name.casefold() in taken:
+            number += 1
+            name = f"{stem}-{number}"
+        taken.add(name.casefold())
+        names.append(name)
+    return names
 
 
 @contextlib.contextmanager

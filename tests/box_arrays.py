@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from cervical_d2.evaluation.coco import Detections, Truth
+from cervical_d2.evaluation.matching import Detections, Truth
 
 
 def truth_of(boxes, labels=None, images=None, crowd=None, ignore=None, area=None) -> Truth:

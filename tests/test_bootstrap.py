@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
-from test_protocols_pycocotools import random_scene
+from test_coco_pycocotools import random_scene
 
 from cervical_d2.evaluation.analysis import Analysis, EvaluationInput, of_images
 from cervical_d2.evaluation.bootstrap import interval, resampled, two_sided_p
+from cervical_d2.evaluation.figures import figures_of
 from cervical_d2.evaluation.matching import select
 from cervical_d2.evaluation.severity import read_severity
 
@@ -38,8 +39,8 @@ def repeated(inputs: EvaluationInput, times) -> EvaluationInput:
 def test_a_weight_is_a_repetition_of_the_image(seed):
     inputs = scene_of(seed)
     times = np.random.default_rng(seed + 9).multinomial(8, np.full(8, 1 / 8))
-    weighted = Analysis(inputs, 0.4).figures(times[None].astype(float))
-    real = Analysis(repeated(inputs, times), 0.4).figures()
+    weighted = figures_of(Analysis(inputs, 0.4), times[None].astype(float))
+    real = figures_of(Analysis(repeated(inputs, times), 0.4))
     assert weighted.keys() == real.keys()
     lacking = bool(set(inputs.truth.label[~inputs.truth.crowd & ~inputs.truth.ignore].tolist())
                    - set(repeated(inputs, times).truth.label.tolist()))  # fmt: skip
@@ -55,7 +56,7 @@ def test_a_mean_over_classes_has_no_number_without_one_of_them():
     rare = min(set(inputs.truth.label.tolist()), key=inputs.truth.label.tolist().count)
     without = ~np.isin(np.arange(8), inputs.truth.image[inputs.truth.label == rare])
     assert without.any()
-    figures = Analysis(inputs).figures(np.stack([np.ones(8), without.astype(float)]))
+    figures = figures_of(Analysis(inputs), np.stack([np.ones(8), without.astype(float)]))
     for name in ("coco/AP", "coco/mAP", "voc/mAP", "comparison_detector/AR"):
         assert np.isnan(figures[name]).tolist() == [False, True]
     assert not np.isnan(figures["image/sensitivity"]).any()
@@ -64,9 +65,9 @@ def test_a_mean_over_classes_has_no_number_without_one_of_them():
 def test_slides_are_drawn_whole():
     inputs = scene_of(1, unit=[0, 0, 0, 1, 1, 2, 2, 3])
     weights = np.array([[2.0, 0, 1, 0]])
-    weighted = Analysis(inputs, 0.4).figures(weights)
+    weighted = figures_of(Analysis(inputs, 0.4), weights)
     times = [2, 2, 2, 0, 0, 1, 1, 0]
-    real = Analysis(repeated(inputs, times)).figures()
+    real = figures_of(Analysis(repeated(inputs, times)))
     for name in ("coco/AP", "voc/mAP", "comparison_detector/AR", "image/AUC", "froc_image/1"):
         assert weighted[name][0] == pytest.approx(real[name][0], abs=1e-9, nan_ok=True), name
     # Three slides, one of them twice: so many false positives more are allowed than with one of each.
@@ -77,8 +78,8 @@ def test_slides_are_drawn_whole():
 def test_figures_of_some_images_are_those_of_a_set_of_them_alone():
     inputs = scene_of(2)
     chosen = [0, 2, 5, 6]
-    some = Analysis(of_images(inputs, chosen)).figures()
-    weighted = Analysis(inputs).figures(np.isin(np.arange(8), chosen)[None].astype(float))
+    some = figures_of(Analysis(of_images(inputs, chosen)))
+    weighted = figures_of(Analysis(inputs), np.isin(np.arange(8), chosen)[None].astype(float))
     for name, values in some.items():
         assert values[0] == pytest.approx(weighted[name][0], abs=1e-9, nan_ok=True), name
 

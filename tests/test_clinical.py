@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from box_arrays import found_of, truth_of
-from test_protocols_pycocotools import random_scene
-from test_published import reference_iou
+from test_coco_pycocotools import random_scene
+from test_protocols import reference_iou
 
 from cervical_d2.datasets.definition import read_label_map
 from cervical_d2.errors import UserError
@@ -144,7 +144,7 @@ def test_kinds_of_errors_by_hand():
     errors = error_types(truth, found, matched(truth, found))
     kinds = [KINDS[kind] for kind in errors.kind]
     assert kinds == ["correct", "duplicate", "class", "localization", "both", "background", "background"]
-    assert errors.found.tolist() == [0.9, -1, -1, -1]
+    assert errors.hit_score.tolist() == [0.9, -1, -1, -1]
     assert errors.covered.tolist() == [-1, 0.7, 0.6, -1]  # the last cell is touched by "both" alone, so it is missed
     table = error_table(errors, truth, found, 0.5, 2)
     # By class: correct, localization, class, duplicate, background, both, missed.

@@ -7,6 +7,7 @@ from test_bootstrap import scene_of
 from cervical_d2.evaluation.analysis import Analysis
 from cervical_d2.evaluation.bootstrap import measure
 from cervical_d2.evaluation.error_types import error_table
+from cervical_d2.evaluation.figures import figures_of, statistic
 from cervical_d2.evaluation.units import rates_at
 from cervical_d2.report.evaluation_plots import (
     error_figure,
@@ -27,7 +28,7 @@ def lines(figure, number=0):
 
 
 def test_precision_over_recall_ends_at_the_recall_of_the_class_and_starts_at_its_best(analysis):
-    figures = analysis.figures()
+    figures = figures_of(analysis)
     drawn = lines(precision_recall_figure(analysis))
     assert set(drawn) == {"NILM", "ASC-US", "LSIL"}  # the others have no cell, or nothing was found of them
     for name, points in drawn.items():
@@ -37,7 +38,7 @@ def test_precision_over_recall_ends_at_the_recall_of_the_class_and_starts_at_its
 
 
 def test_froc_passes_through_its_seven_points(analysis):
-    measured = measure(analysis.figures, 8, 20)
+    measured = measure(statistic(analysis), 8, 20)
     figure = froc_figure(analysis, measured)
     curve = lines(figure)["per image"]
     for rate in (0.5, 1, 2):

@@ -147,6 +147,16 @@ def test_a_json_file_in_the_metadata_is_not_needed(register):
     assert metrics["AP"] == pytest.approx(100)
 
 
+def test_it_is_upstreams_evaluator_to_whoever_uses_it_as_one(register, tmp_path):
+    records, outputs = random_scene()
+    upstream = COCOEvaluator(register(records), ("bbox",), False, str(tmp_path), use_fast_impl=False)
+    ours = CervicalCOCOEvaluator(register(records), distributed=False)
+    assert isinstance(ours, COCOEvaluator)
+    # All that upstream's methods may look at; sigmas of keypoints exist where truth is read from a COCO file.
+    assert vars(upstream).keys() - vars(ours).keys() == {"_kpt_oks_sigmas"}
+    assert run(upstream, records, outputs)["bbox"].keys() <= run(ours, records, outputs)["bbox"].keys()
+
+
 def test_only_the_images_asked_for_count(register):
     records = [record(1, box([0, 0, 50, 50])), record(2, box([0, 0, 50, 50]))]
     outputs = [found([[0, 0, 50, 50]], [0.5], [0]), found([[300, 0, 350, 50]], [0.9], [0])]

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 from box_arrays import found_of, truth_of
-from test_protocols_pycocotools import random_scene
+from test_coco_pycocotools import random_scene
 
+from cervical_d2.evaluation.curves import rankings
 from cervical_d2.evaluation.froc import RATES, froc, lesions, operation_at, sensitivities
 from cervical_d2.evaluation.matching import match_coco
 from cervical_d2.evaluation.protocols import ANY_AREA, IOU_50
-from cervical_d2.evaluation.ranking import rankings
 from cervical_d2.evaluation.units import area_under_roc, rates_at, roc, units_of
 
 FAR = [500, 500, 540, 540]
@@ -59,8 +59,8 @@ def test_sensitivities_equal_the_best_of_all_thresholds(seed):
                 for threshold in [2.0, *ranking.score]:
                     over = ranking.score >= threshold
                     of = weight[ranking.image[over]]
-                    if (of * ranking.wrong[0, over]).sum() <= rate * weight.sum():
-                        best = max(best, (of * ranking.correct[0, over]).sum())
+                    if (of * ranking.wrong[0, 0, over]).sum() <= rate * weight.sum():
+                        best = max(best, (of * ranking.correct[0, 0, over]).sum())
                 assert value == pytest.approx(best / total) if total else np.isnan(value)
 
 
@@ -84,7 +84,7 @@ def test_grades_of_one_cell_are_one_finding():
     assert true.label.tolist() == [0, 0]
     assert sorted(kept.score) == [0.7, 0.8]  # the normal cell's is gone, and the lower of two on one cell
     (ranking,) = ranked(true, kept)
-    assert ranking.correct[0].tolist() == [True, True]  # the third is found, if not by its grade
+    assert ranking.correct[0, 0].tolist() == [True, True]  # the third is found, if not by its grade
 
 
 def test_units_are_images_or_slides_by_hand():

@@ -47,7 +47,7 @@ class _FakeTrainer:
 def drive(values: list[float], metric="bbox/AP50", patience=0, end=None) -> tuple[list[str], int]:
     """Evaluate at each iteration with these values; the names saved, and the iterations done."""
     queue, saved = list(values), []
-    section, name = metric.split("/")
+    section, _, name = metric.rpartition("/")
     hook = Evaluate(1, lambda: {section: {name: queue.pop(0)}}, metric=metric, patience=patience, save=saved.append)
     hook.trainer = _FakeTrainer(end or len(values))
     while hook.trainer.iter < hook.trainer.max_iter:
@@ -60,6 +60,18 @@ def test_best_checkpoint_follows_the_metric():
     assert drive([1, 3, 2, 4]) == (["model_best"] * 3, 4)
     assert drive([4, 3, 5, 2], "validation/total_loss") == (["model_best"] * 3, 4)
     assert drive([float("nan"), 1, float("nan")]) == (["model_best"], 3)
+
+
+@pytest.mark.parametrize("metric", ["calibration/ECE", "severity/cost", "validation/loss_cls"])
+def test_of_errors_and_costs_the_least_is_kept_and_early_stopping_counts_from_it(metric):
+    assert drive([10, 5, 7], metric) == (["model_best"] * 2, 3)
+    assert drive([10, 5, 7, 6, 1], metric, patience=2) == (["model_best"] * 2, 4)
+
+
+def test_a_figure_of_one_of_several_splits_is_found_behind_its_name():
+    assert drive([10, 5, 7], "bccd_val/calibration/ECE")[0] == ["model_best"] * 2
+    assert drive([10, 5, 17], "bccd_val/coco/AP")[0] == ["model_best"] * 2
+    assert drive([10, 5, 17], "somebody/else")[0] == ["model_best"] * 2  # unknown names are maximized
 
 
 def test_early_stopping_counts_evaluations_without_gain():

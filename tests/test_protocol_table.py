@@ -8,8 +8,16 @@ from box_arrays import found_of
 from evaluator_scenes import box, found, record, run, temporary_data_sets
 
 from cervical_d2.evaluation.evaluator import CervicalCOCOEvaluator
-from cervical_d2.evaluation.protocol_table import HEADER, is_published, protocol_rows
-from cervical_d2.evaluation.protocols import PROTOCOLS, PUBLISHED_CLASSES, Protocol, kept, suppressed
+from cervical_d2.evaluation.protocols import (
+    HEADER,
+    PROTOCOLS,
+    PUBLISHED_CLASSES,
+    Protocol,
+    is_published,
+    kept,
+    protocol_rows,
+    suppressed,
+)
 
 COMPARISON = PROTOCOLS[-1]
 FIGURES = {f"{protocol.name}/{name}": 0.0 for protocol in PROTOCOLS for name in ("mAP", "AR")}

@@ -32,6 +32,7 @@ def run(args: argparse.Namespace) -> None:
     from cervical_d2.evaluation.analysis import Analysis
     from cervical_d2.evaluation.bootstrap import measure
     from cervical_d2.evaluation.comparison import compare, document, text, verdict
+    from cervical_d2.evaluation.figures import figures_of, statistic
     from cervical_d2.evaluation.loading import load_inputs
     from cervical_d2.evaluation.severity import OWN
     from cervical_d2.files import write_json
@@ -40,14 +41,14 @@ def run(args: argparse.Namespace) -> None:
     for note in loaded.notes:
         print(note, file=sys.stderr)
     analyses = [Analysis(one, args.score) for one in loaded.inputs]
-    if args.figure not in (known := analyses[0].figures()):
+    if args.figure not in (known := figures_of(analyses[0])):
         raise UserError(f"--figure {args.figure}: there are {', '.join(known)}")
-    found = compare(*(measure(item.figures, item.inputs.units, args.samples, args.seed) for item in analyses))
+    differences = compare(*(measure(statistic(item), item.inputs.units, args.samples, args.seed) for item in analyses))
     names = [str(file) for file in args.files]
-    print(text(found, names))
-    print("\n" + verdict(next(item for item in found if item.name == args.figure), names, args.figure))
+    print(text(differences, names))
+    print("\n" + verdict(next(item for item in differences if item.name == args.figure), names, args.figure))
     if args.output:
-        write_json(args.output, document(found, names), indent=1)
+        write_json(args.output, document(differences, names), indent=1)
 
 
 if __name__ == "__main__":

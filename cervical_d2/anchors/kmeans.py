@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from cervical_d2.boxes import shape_iou
 from cervical_d2.errors import UserError
 
 Floats = NDArray[np.float64]
@@ -123,9 +124,3 @@ def best_anchor(side: Floats, anchor: Floats) -> tuple[Floats, Ints]:
         which += (iou > best) * (number - which)  # an assignment through a mask would take several times as long
         np.maximum(best, iou, out=best)
     return best, which
-
-
-def shape_iou(a: Floats, b: Floats) -> Floats:
-    """IoU of boxes with one center, from their (..., 2) sides. Source: 3cDe-Net (2022), distance of its k-means."""
-    shared = np.minimum(a[..., 0], b[..., 0]) * np.minimum(a[..., 1], b[..., 1])
-    return shared / (a[..., 0] * a[..., 1] + b[..., 0] * b[..., 1] - shared)

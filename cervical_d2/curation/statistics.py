@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from cervical_d2.boxes import box_iou
 from cervical_d2.datasets.formats import Record
 
 Ints = NDArray[np.int64]
@@ -107,7 +108,7 @@ def max_overlaps(box: Floats, group: Ints) -> Floats:
     ordered, best, first = box[order], np.zeros(len(box)), np.arange(len(box))
     for shift in range(1, count.max(initial=0)):
         first = first[after[first] >= shift]
-        iou = _paired_iou(ordered[first], ordered[first + shift])
+        iou = box_iou(ordered[first], ordered[first + shift])
         best[first] = np.maximum(best[first], iou)
         best[first + shift] = np.maximum(best[first + shift], iou)
     result = np.empty_like(best)
@@ -129,9 +130,3 @@ def share(values: Floats, threshold: float) -> float:
 def mean(values: Floats | Ints) -> float:
     """The mean of (M,) `values`; NaN where there are none."""
     return float(values.mean()) if len(values) else float("nan")
-
-
-def _paired_iou(a: Floats, b: Floats) -> Floats:
-    """(P,) IoU of each of (P, 4) boxes with its partner."""
-    shared = np.clip(np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2]), 0, None).prod(axis=1)
-    return shared / (sides(a).prod(axis=1) + sides(b).prod(axis=1) - shared)

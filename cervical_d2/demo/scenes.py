@@ -19,8 +19,9 @@ import numpy as np
 from numpy.random import Generator, SeedSequence, default_rng
 from tqdm import tqdm
 
+from cervical_d2.boxes import box_iou
 from cervical_d2.demo.cells import DEBRIS, ORGANISMS, Sprite
-from cervical_d2.demo.shapes import box_iou, enclosure
+from cervical_d2.demo.shapes import enclosure
 from cervical_d2.demo.stain import Palette, clouds, dots, fibers, photograph, stain_batch, strokes
 from cervical_d2.errors import UserError
 
@@ -152,10 +153,10 @@ class _Field:
         return np.array([columns.mean(), rows.mean()]) + step
 
     def _has_room(self, label: str, mask: np.ndarray) -> bool:
-        others = np.zeros_like(mask)
+        others, box = np.zeros_like(mask), np.array(enclosure(mask))
         for cell in self.cells:
             limit = 0 if cell.label == label and GROUPS[label].apart else MAX_BOX_IOU
-            if box_iou(enclosure(mask), cell.box) > limit:
+            if box_iou(box, np.array(cell.box)) > limit:
                 return False
             # The earlier cells must stay recognizable too.
             if (mask & cell.mask).sum() > MAX_COVERED * min(mask.sum(), cell.mask.sum()):

@@ -10,6 +10,7 @@ from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
 
 from cervical_d2.errors import Interrupted
+from cervical_d2.evaluation.figures import less_is_better
 
 logger = logging.getLogger("detectron2.cervical_d2")
 
@@ -86,7 +87,8 @@ class Evaluate(PeriodicHook):
         save: Save,
         secure: Save | None = None,
     ):
-        """`metric`: a flattened name (`bbox/AP50`); with 'loss' in it less is better. `patience` 0: never stop.
+        """`metric`: a flattened name (`bbox/AP50`). Of losses (names with 'loss'), and of figures whose row in
+        `evaluation.figures` says so, less is better; of all others more is. `patience` 0: never stop.
 
         `secure` writes the checkpoint that an evaluation cut off is repeated from.
         """
@@ -98,6 +100,7 @@ class Evaluate(PeriodicHook):
             save,
             secure,
         )
+        self.less_is_better = "loss" in metric or less_is_better(metric)
         self.best: float | None = None
         self.best_iteration = -1
         self.without_gain = 0
@@ -142,7 +145,7 @@ class Evaluate(PeriodicHook):
     def _is_better(self, value: float) -> bool:
         if self.best is None:
             return True
-        return value < self.best if "loss" in self.metric else value > self.best
+        return value < self.best if self.less_is_better else value > self.best
 
     def state_dict(self) -> dict[str, Any]:
         """What early stopping and the best checkpoint need to go on after a resume."""

@@ -1,7 +1,7 @@
-"""Every figure of an evaluation, for the images as they are and for any resample of them.
+"""What an evaluation rests on: verdicts on every detection and every cell, and the images weighted in S ways.
 
-S weightings of U units; I images; K classes. Figures are in percent, but for costs and counts; NaN where there is
-nothing to be measured. docs/metrics.md says what each is, and when to use it.
+U units (slides or patients where they are known, otherwise the images); I images; K classes; R rates of false
+positives. `figures` has the table of what is computed from these.
 """
 
 import functools
@@ -10,25 +10,19 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cervical_d2.evaluation.calibration import Bins, bins_of, calibration_error
+from cervical_d2.evaluation.calibration import Bins, bins_of
 from cervical_d2.evaluation.centers import SCORE, match_centers
 from cervical_d2.evaluation.coco import IOU_THRESHOLDS
-from cervical_d2.evaluation.confusion import Calls, calls, mean_cost
+from cervical_d2.evaluation.confusion import Calls, calls
+from cervical_d2.evaluation.curves import Ranking, rankings
 from cervical_d2.evaluation.error_types import Errors, error_types
-from cervical_d2.evaluation.froc import RATES, lesions, sensitivities
+from cervical_d2.evaluation.froc import lesions, sensitivities
 from cervical_d2.evaluation.ground_truth import DatasetTruth
 from cervical_d2.evaluation.matching import Bools, Detections, Floats, Ints, Matches, Truth, match_coco, select
-from cervical_d2.evaluation.protocols import ANY_AREA, IOU_50, PROTOCOLS, averages, protocol_rankings
-from cervical_d2.evaluation.ranking import Ranking, rankings
+from cervical_d2.evaluation.protocols import ANY_AREA, IOU_50, PROTOCOLS, Averages, averages, protocol_rankings
 from cervical_d2.evaluation.severity import Severity
-from cervical_d2.evaluation.strata import recall_of, strata
-from cervical_d2.evaluation.units import Units, area_under_roc, rates_at, units_of
-
-CLASS_GROUPS = ("AP", "AP50", "recall50", "froc")
-"""Of `Figures`: one name for each class."""
-
-Figures = dict[str, Floats]
-"""group/name -> (S,); the group of a class's figures ends with its name."""
+from cervical_d2.evaluation.strata import Stratum, strata
+from cervical_d2.evaluation.units import Rates, Units, rates_at, units_of
 
 
 class EvaluationInput(NamedTuple):
@@ -45,24 +39,25 @@ class EvaluationInput(NamedTuple):
 
     @property
     def units(self) -> int:
-        """U."""
+        """How many units there are."""
         return int(self.unit.max(initial=-1)) + 1
 
 
 def make_input(
     data: DatasetTruth, detections: Detections, classes: Sequence[str], severity: Severity, radius: float | None
 ) -> EvaluationInput:
-    """All of `data`."""
+    """`detections` on all images of `data`."""
     return EvaluationInput(classes, data.boxes, detections, data.unit, data.grouped, severity, data.centers, radius)
 
 
 def of_images(inputs: EvaluationInput, chosen: Sequence[int]) -> EvaluationInput:
-    """What the images `chosen` (numbers) hold of it."""
+    """The part of `inputs` that is of the images `chosen` (their numbers)."""
     numbers = np.unique(np.array(chosen, np.int64))
     place = np.full(len(inputs.unit), -1)
     place[numbers] = np.arange(len(numbers))
-    rows, found = place[inputs.truth.image] >= 0, place[inputs.detections.image] >= 0
-    truth, detections = select(inputs.truth, rows), select(inputs.detections, found)
+    rows = place[inputs.truth.image] >= 0
+    truth = select(inputs.truth, rows)
+    detections = select(inputs.detections, place[inputs.detections.image] >= 0)
     return inputs._replace(
         truth=truth._replace(image=place[truth.image]),
         detections=detections._replace(image=place[detections.image]),
@@ -72,7 +67,7 @@ def of_images(inputs: EvaluationInput, chosen: Sequence[int]) -> EvaluationInput
 
 
 class Analysis:
-    """The verdicts on a inputs, which no resampling changes; `figures` weights them."""
+    """The verdicts on `inputs`, each computed once when it is asked for; no resampling changes them."""
 
     def __init__(self, inputs: EvaluationInput, score: float = SCORE):
         """`score`: the threshold of what depends on one."""
@@ -130,76 +125,61 @@ class Analysis:
 
     @functools.cached_property
     def bins(self) -> Bins:
-        """Of scores."""
+        """How often detections of a score are right."""
         return bins_of(self.matches, len(self.inputs.unit))
 
     @functools.cached_property
     def errors(self) -> Errors:
-        """Of each detection and true box."""
+        """The kind of mistake of each detection, and what became of each true box."""
         return error_types(self.inputs.truth, self.inputs.detections, self.matches)
 
-    def figures(self, weights: Floats | None = None) -> Figures:
-        """All of them under each of `weights` (S, U), how often each unit counts; None: each once."""
-        inputs = self.inputs
-        weights = np.ones((1, inputs.units)) if weights is None else weights
-        of_images = weights[:, inputs.unit]
+    @functools.cached_property
+    def strata(self) -> list[Stratum]:
+        """Cells by size and by crowding."""
+        return strata(self.inputs.truth)
+
+
+class Weighted:
+    """An `Analysis` under weightings of its units; what several figures share is computed once."""
+
+    def __init__(self, analysis: Analysis, weights: Floats | None = None):
+        """`weights`: (S, U) how often each unit counts; None: each once."""
+        self.analysis, self.inputs = analysis, analysis.inputs
+        self.units = np.ones((1, self.inputs.units)) if weights is None else weights
+        self.images = self.units[:, self.inputs.unit]  # (S, I)
+
+    def weights_of(self, kind: str) -> Floats:
+        """How often each "image", or each "slide", counts."""
+        return self.units if kind == "slide" else self.images
+
+    @functools.cached_property
+    def averages(self) -> Mapping[str, Averages]:
+        """AP and recall of every class, by protocol."""
         return {
-            **self._averages(of_images),
-            **self._free_response(weights, of_images),
-            **self._units(weights, of_images),
-            **self._at_threshold(of_images),
+            protocol.name: averages(protocol, self.analysis.ranked[protocol.name], self.images)
+            for protocol in PROTOCOLS
         }
 
-    def _averages(self, of_images: Floats) -> Figures:
-        figures: Figures = {}
-        for protocol in PROTOCOLS:
-            found = averages(protocol, self.ranked[protocol.name], of_images)
-            if protocol.name == "coco":
-                figures["coco/AP"] = self._mean(found.ap.mean(axis=1))
-                figures["coco/AP75"] = self._mean(found.ap[:, 5])
-                for name, ap, recall in zip(self.inputs.classes, found.ap.T, found.recall.T, strict=True):
-                    figures |= {f"AP/{name}": 100 * ap.mean(axis=0), f"AP50/{name}": 100 * ap[0]}
-                    figures[f"recall50/{name}"] = 100 * recall[0]
-            figures[f"{protocol.name}/mAP"] = self._mean(found.ap[:, 0])
-            figures[f"{protocol.name}/AR"] = self._mean(found.recall[:, 0])
-        return figures
+    @functools.cached_property
+    def sensitivities(self) -> Mapping[str, Floats]:
+        """(S, R) in percent: lesions found at so many false positives an image, and a slide where slides are known."""
+        return {
+            kind: 100 * sensitivities(self.analysis.lesions, self.images, self.weights_of(kind).sum(axis=1))
+            for kind in self.analysis.units
+        }
 
-    def _mean(self, by_class: Floats) -> Floats:
-        """(S,) in percent: the mean of (S, K) over the classes that the inputs has cells of.
+    @functools.cached_property
+    def rates(self) -> Mapping[str, Rates]:
+        """Sensitivity and specificity at the threshold, for images, and slides where they are known."""
+        return {
+            kind: rates_at(units, self.weights_of(kind), self.analysis.score)
+            for kind, units in self.analysis.units.items()
+        }
+
+    def mean_of_classes(self, by_class: Floats) -> Floats:
+        """(S,) in percent: the mean of (S, K) over the classes that the inputs have cells of.
 
         NaN where a resample has none of one of them: a mean over fewer classes would be another figure.
         """
-        return 100 * by_class[:, self.present].mean(axis=1) if self.present.any() else np.full(len(by_class), np.nan)
-
-    def _free_response(self, weights: Floats, of_images: Floats) -> Figures:
-        figures: Figures = {}
-        counted = {"image": of_images.sum(axis=1), **({"slide": weights.sum(axis=1)} if self.inputs.grouped else {})}
-        for name, units in counted.items():
-            rows = 100 * sensitivities(self.lesions, of_images, units)
-            figures |= {f"froc_{name}/{rate:g}": rows[:, number] for number, rate in enumerate(RATES)}
-            figures[f"froc_{name}/mean"] = rows.mean(axis=1)
-        images = counted["image"]
-        for label, name in enumerate(self.inputs.classes):
-            rows = sensitivities(self.ranked["coco"][label], of_images, images)
-            figures[f"froc/{name}"] = 100 * rows.mean(axis=1)
-        return figures
-
-    def _units(self, weights: Floats, of_images: Floats) -> Figures:
-        figures: Figures = {}
-        for name, units in self.units.items():
-            weight = weights if name == "slide" else of_images
-            rates = rates_at(units, weight, self.score)
-            figures[f"{name}/AUC"] = 100 * area_under_roc(units, weight)
-            figures[f"{name}/sensitivity"] = 100 * rates.sensitivity
-            figures[f"{name}/specificity"] = 100 * rates.specificity
-        return figures
-
-    def _at_threshold(self, of_images: Floats) -> Figures:
-        inputs = self.inputs
-        figures = {"calibration/ECE": 100 * calibration_error(self.bins, of_images)}
-        if inputs.severity.known.any():
-            figures["severity/cost"] = mean_cost(self.calls, inputs.severity.costs, of_images)
-        sure = self.errors.found >= self.score
-        for stratum in strata(inputs.truth):
-            figures[f"recall_by_{stratum.by}/{stratum.name}"] = 100 * recall_of(stratum, inputs.truth, sure, of_images)
-        return figures
+        present = self.analysis.present
+        return 100 * by_class[:, present].mean(axis=1) if present.any() else np.full(len(by_class), np.nan)

@@ -28,6 +28,10 @@ class Interval(NamedTuple):
     low: float
     high: float
 
+    def text(self, digits: int = 1) -> str:
+        """`12.3 to 45.6`, empty where there is no interval."""
+        return "" if np.isnan(self.low) else f"{self.low:.{digits}f} to {self.high:.{digits}f}"
+
 
 def resampled(statistic: Statistic, units: int, samples: int = SAMPLES, seed: int = 0) -> dict[str, Floats]:
     """The figures of `samples` resamples of `units`, (samples,) each; the same ones for every statistic."""

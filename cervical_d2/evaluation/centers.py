@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from cervical_d2.evaluation.coco import by_score
-from cervical_d2.evaluation.curves import RECALLS, curves, percent, sampled
+from cervical_d2.evaluation.curves import RECALLS, curves, percent, rankings, sampled
 from cervical_d2.evaluation.matching import Bools, Detections, Floats, Ints, Matches, Truth, best_of, meetings, select
 
 SCORE = 0.5  # where one threshold counts: stated before looking, as one chosen on the same images flatters
@@ -30,10 +29,10 @@ def match_centers(truth: Truth, centers: Floats, detections: Detections, radius:
     return Matches(*columns, correct[None, None], wrong[None, None], taken[None, None])
 
 
-def _take_nearest(found: Floats, wanted: Floats, radius: float) -> Ints:
-    """The row of `wanted` (G, 2) that each of `found` (D, 2), by falling score, takes, or -1; returns (D,)."""
-    distance = np.linalg.norm(found[:, None] - wanted[None], axis=2)
-    taken = np.full(len(found), -1)
+def _take_nearest(middle: Floats, wanted: Floats, radius: float) -> Ints:
+    """The row of `wanted` (G, 2) that each of `middle` (D, 2), by falling score, takes, or -1; returns (D,)."""
+    distance = np.linalg.norm(middle[:, None] - wanted[None], axis=2)
+    taken = np.full(len(middle), -1)
     for row in np.flatnonzero((distance <= radius).any(axis=1)):
         nearest = distance[row].argmin()
         if distance[row, nearest] <= radius:
@@ -62,15 +61,13 @@ def center_metrics(
     precision and recall; lists of K, NaN for a class without truth.
     """
     matches = match_centers(truth, centers, detections, radius, cap)
-    wanted = np.bincount(truth.label[~(truth.crowd | truth.ignore)], minlength=num_classes)
     metrics: dict[str, list[float]] = {"AP": [], "F1": [], "precision": [], "recall": []}
-    for label in range(num_classes):
-        ((correct, wrong),) = by_score(matches, label, [cap])
-        rows = slice(*np.searchsorted(matches.label, [label, label + 1]))
-        sure = np.sort(matches.score[rows])[::-1] >= score
-        hits, mistakes = int(correct[0, 0, sure].sum()), int(wrong[0, 0, sure].sum())
-        total = wanted[label] or np.nan
-        metrics["AP"].append(percent(sampled(curves(correct, wrong, wanted[label : label + 1]), RECALLS)))
+    for ranking in rankings(matches, truth, num_classes=num_classes, num_images=0):
+        sure, wanted = ranking.score >= score, ranking.wanted.sum()
+        hits, mistakes = int(ranking.correct[0, 0, sure].sum()), int(ranking.wrong[0, 0, sure].sum())
+        total = float(wanted) or np.nan
+        curve = curves(ranking.correct, ranking.wrong, np.array([wanted]))
+        metrics["AP"].append(percent(sampled(curve, RECALLS)))
         metrics["F1"].append(200 * hits / (hits + mistakes + total))
         metrics["precision"].append(100 * hits / (hits + mistakes) if hits + mistakes else float("nan"))
         metrics["recall"].append(100 * hits / total)

@@ -4,7 +4,7 @@ I images in U units (slides or patients, otherwise the images themselves); K cla
 Figures are in percent; NaN where there is nothing to be measured.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -46,26 +46,72 @@ def _harmonic(one: Floats, other: Floats) -> Floats:
     return 2 * one * other / np.where(total == 0, 1, total)
 
 
-def class_rates(matrix: Floats) -> dict[str, Floats]:
-    """(..., K) each: every class against all others, from `matrix` (..., K, K), rows the truth, columns the answer.
+class Counts(NamedTuple):
+    """Images of every class against all others, (..., K) each, and the area under its ROC in percent."""
 
-    The last three are what 3cDe-Net's words define as sensitivity, specificity and H-mean: "the proportion of correct
-    images among all predicted" ones are the positive and the negative predictive value.
-    """
+    hit: Floats
+    missed: Floats
+    alarm: Floats
+    passed: Floats
+    auroc: Floats
+
+
+class Rate(NamedTuple):
+    """A figure of one class against all others, in percent; more is better."""
+
+    name: str
+    meaning: str
+    compute: Callable[[Counts], Floats]
+    section: str  # the first of the page's that shows it: "summary", "classes" or "figures"
+
+
+def _sensitivity(of: Counts) -> Floats:
+    return _share(of.hit, of.hit + of.missed)
+
+
+def _specificity(of: Counts) -> Floats:
+    return _share(of.passed, of.passed + of.alarm)
+
+
+def _predictive_value(of: Counts) -> Floats:
+    return _share(of.hit, of.hit + of.alarm)
+
+
+def _negative_predictive_value(of: Counts) -> Floats:
+    return _share(of.passed, of.passed + of.missed)
+
+
+# 3cDe-Net's words define sensitivity and specificity as "the proportion of correct images among all predicted" ones,
+# which are the positive and the negative predictive value.
+RATES = (
+    Rate("sensitivity", "TP / (TP + FN): those found of the images of the class", _sensitivity, "summary"),
+    Rate("specificity", "TN / (TN + FP): those let pass of all other images", _specificity, "summary"),
+    Rate("h_mean", "harmonic mean of sensitivity and specificity",
+         lambda of: _harmonic(_sensitivity(of), _specificity(of)), "summary"),
+    Rate("f1", "2 TP / (2 TP + FP + FN)", lambda of: _share(2 * of.hit, 2 * of.hit + of.missed + of.alarm), "summary"),
+    Rate("paper_sensitivity", "TP / (TP + FP), in 3cDe-Net's words sensitivity; the literature's precision",
+         _predictive_value, "classes"),
+    Rate("paper_specificity", "TN / (TN + FN), in 3cDe-Net's words specificity; the negative predictive value",
+         _negative_predictive_value, "classes"),
+    Rate("paper_h_mean", "harmonic mean of these two",
+         lambda of: _harmonic(_predictive_value(of), _negative_predictive_value(of)), "figures"),
+    Rate("auroc", "how often an image of the class has a higher score for it than another image",
+         lambda of: of.auroc, "summary"),
+)  # fmt: skip
+"""In the order of results. A new rate is a row here: results, texts, summaries and the page have it from this table."""
+SHOWN = sorted(RATES, key=lambda rate: rate.section != "summary")
+"""In the order of pages."""
+OF_CLASSES = tuple(rate.name for rate in SHOWN if rate.section != "figures")
+"""Columns of tables of classes."""
+
+
+def class_rates(matrix: Floats, auroc: Floats) -> dict[str, Floats]:
+    """Every one of `RATES`, (..., K) each, from `matrix` (..., K, K), rows the truth, columns the answer."""
     hit = np.diagonal(matrix, axis1=-2, axis2=-1)
     missed, alarm = matrix.sum(axis=-1) - hit, matrix.sum(axis=-2) - hit
     passed = matrix.sum(axis=(-2, -1))[..., None] - hit - missed - alarm
-    sensitivity, specificity = _share(hit, hit + missed), _share(passed, passed + alarm)
-    predictive, negative_predictive = _share(hit, hit + alarm), _share(passed, passed + missed)
-    return {
-        "sensitivity": sensitivity,
-        "specificity": specificity,
-        "h_mean": _harmonic(sensitivity, specificity),
-        "f1": _share(2 * hit, 2 * hit + missed + alarm),
-        "paper_sensitivity": predictive,
-        "paper_specificity": negative_predictive,
-        "paper_h_mean": _harmonic(predictive, negative_predictive),
-    }
+    counts = Counts(hit, missed, alarm, passed, auroc)
+    return {rate.name: rate.compute(counts) for rate in RATES}
 
 
 def named_figures(answers: Answers, matrix: Floats, auroc: Floats) -> dict[str, Floats]:
@@ -74,7 +120,7 @@ def named_figures(answers: Answers, matrix: Floats, auroc: Floats) -> dict[str, 
     accuracy; for two classes RATE of the positive one; macro_RATE, the mean over the classes that have images;
     RATE-CLASS.
     """
-    rates = class_rates(matrix) | {"auroc": auroc}
+    rates = class_rates(matrix, auroc)
     figures = {"accuracy": _share(np.trace(matrix, axis1=-2, axis2=-1), matrix.sum(axis=(-2, -1)))}
     if answers.positive is not None:
         figures |= {name: values[..., answers.positive] for name, values in rates.items()}
@@ -93,8 +139,8 @@ def confusion(answers: Answers) -> Ints:
 def measured(answers: Answers) -> dict[str, float]:
     """The figures of the images as they are, by scikit-learn."""
     auroc = [_auroc(answers.label == number, answers.scores[:, number]) for number in range(len(answers.classes))]
-    found = named_figures(answers, confusion(answers).astype(float), np.array(auroc))
-    return {name: float(value) for name, value in found.items()}
+    figures = named_figures(answers, confusion(answers).astype(float), np.array(auroc))
+    return {name: float(value) for name, value in figures.items()}
 
 
 def _auroc(positive: np.ndarray, score: Floats) -> float:
@@ -128,7 +174,7 @@ def mean_of_folds(folds: Sequence[Answers]) -> Statistic:
     ends = np.cumsum([fold.units for fold in folds])[:-1]
 
     def figures(weights: Floats) -> Mapping[str, Floats]:
-        found = [part(weight) for part, weight in zip(parts, np.split(weights, ends, axis=1), strict=True)]
-        return {name: np.mean([each[name] for each in found], axis=0) for name in found[0]}
+        folds = [part(weight) for part, weight in zip(parts, np.split(weights, ends, axis=1), strict=True)]
+        return {name: np.mean([fold[name] for fold in folds], axis=0) for name in folds[0]}
 
     return figures

@@ -3,7 +3,6 @@
 import itertools
 import json
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,14 +14,13 @@ from detectron2.utils import comm
 
 from cervical_d2.data.cell_records import label_of, labeled_records
 from cervical_d2.errors import UserError
-from cervical_d2.evaluation.classification import Answers, confusion, measured
+from cervical_d2.evaluation.classification import OF_CLASSES, Answers, confusion, measured
 from cervical_d2.evaluation.severity import OWN, read_severity
 from cervical_d2.evaluation.table import aligned, metrics_text
-from cervical_d2.files import write_json, write_text
+from cervical_d2.files import plain, write_json, write_text
 
 TASK = "classification"
 PREDICTIONS = "predictions.json"
-OF_CLASSES = ("sensitivity", "specificity", "h_mean", "f1", "auroc", "paper_sensitivity", "paper_specificity")
 Row = dict[str, Any]
 
 
@@ -58,17 +56,17 @@ class CellEvaluator(DatasetEvaluator):
         gathered = comm.gather(self.rows, dst=0) if self.distributed else [self.rows]
         if self.distributed and not comm.is_main_process():
             return {}
-        found: dict[Any, Row] = dict(itertools.chain.from_iterable(part.items() for part in gathered))
+        answers: dict[Any, Row] = dict(itertools.chain.from_iterable(part.items() for part in gathered))
         rows = [
             {
                 "file_name": record["file_name"],
                 "image_id": record["image_id"],
                 "group_id": record.get("group_id"),
                 "label": label_of(record),
-                **found[record["image_id"]],
+                **answers[record["image_id"]],
             }
             for record in labeled_records([self.name])
-            if record["image_id"] in found
+            if record["image_id"] in answers
         ]
         self._check(rows)
         document = {"dataset": self.name, "classes": self.classes, "positive": self.positive, "images": rows}
@@ -76,7 +74,7 @@ class CellEvaluator(DatasetEvaluator):
         text = figures_text(self.name, answers_of(document), figures)
         logging.getLogger("detectron2.cervical_d2").info("Evaluation:\n%s", text)
         write_json(self.folder / PREDICTIONS, document)
-        write_json(self.folder / "metrics.json", {TASK: without_nan(figures)}, indent=2)
+        write_json(self.folder / "metrics.json", plain({TASK: figures}), indent=2)
         write_text(self.folder / "metrics.txt", text + "\n")
         return {TASK: figures}
 
@@ -153,8 +151,3 @@ def figures_text(name: str, answers: Answers, figures: Mapping[str, float]) -> s
         [head, f"sensitivity and the like{of}:\n\n{table}", "rows: truth, columns: answer\n\n"
          + aligned(["", *answers.classes], matrix)]
     )  # fmt: skip
-
-
-def without_nan(figures: Mapping[str, float]) -> dict[str, float | None]:
-    """JSON has no NaN."""
-    return {name: None if math.isnan(value) else value for name, value in figures.items()}

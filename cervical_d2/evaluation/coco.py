@@ -8,27 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cervical_d2.evaluation.curves import RECALLS, curves, final_recall, mean, percent, sampled
-from cervical_d2.evaluation.matching import (
-    Bools,
-    Detections,
-    Floats,
-    Ints,
-    Matches,
-    Truth,
-    match_coco,
-    outside,
-)
-
-__all__ = [
-    "CocoTables",
-    "Detections",
-    "Truth",
-    "class_metrics",
-    "coco_tables",
-    "paper_metrics",
-    "summarize_coco",
-]
+from cervical_d2.evaluation.curves import RECALLS, curves, final_recall, mean, percent, rankings, sampled
+from cervical_d2.evaluation.matching import Detections, Floats, Ints, Truth, match_coco, outside
 
 # K classes, T IoU thresholds, R recalls, A area ranges, M caps on the detections per image and class. Tables
 # hold fractions, NaN for a class without truth in an area range; metrics are in percent, NaN where nothing counts.
@@ -84,11 +65,12 @@ def coco_tables(
     wanted = np.stack([np.bincount(truth.label[row], minlength=num_classes) for row in counted], axis=1)
     precision = np.full((len(IOU_THRESHOLDS), len(RECALLS), num_classes, len(ranges), len(caps)), np.nan)
     recall = np.full((len(IOU_THRESHOLDS), num_classes, len(ranges), len(caps)), np.nan)
-    for k in range(num_classes):
-        for m, (correct, wrong) in enumerate(by_score(matches, k, caps)):
-            found = curves(correct, wrong, wanted[k])
-            precision[:, :, k, :, m] = sampled(found, RECALLS).transpose(1, 2, 0)
-            recall[:, k, :, m] = final_recall(found).T
+    for k, ranking in enumerate(rankings(matches, truth, num_classes=num_classes, num_images=0)):
+        for m, cap in enumerate(caps):
+            kept = ranking.rank < cap
+            curve = curves(ranking.correct[..., kept], ranking.wrong[..., kept], wanted[k])
+            precision[:, :, k, :, m] = sampled(curve, RECALLS).transpose(1, 2, 0)
+            recall[:, k, :, m] = final_recall(curve).T
     truths = np.bincount(truth.label[~(truth.crowd | truth.ignore)], minlength=num_classes)
     return CocoTables(precision, recall, truths, np.bincount(matches.label, minlength=num_classes), caps)
 
@@ -121,17 +103,5 @@ def paper_metrics(tables: CocoTables) -> dict[str, float]:
 
     mAP is AP at IoU 0.5, AR the final recall at IoU 0.5: inferred from public logs on the same test images.
     """
-    metrics = class_metrics(tables)
-    return {
-        "mAP": mean(np.array(metrics["AP50"])),
-        "AR": mean(np.array(metrics["recall50"])),
-    }
-
-
-def by_score(matches: Matches, label: int, caps: Sequence[int]) -> list[tuple[Bools, Bools]]:
-    """For each cap the verdicts (A, T, N) on one class, all images together, by falling score."""
-    rows = slice(*np.searchsorted(matches.label, [label, label + 1]))
-    order = np.argsort(-matches.score[rows], kind="stable")
-    rank = matches.rank[rows][order]
-    correct, wrong = matches.correct[..., rows][..., order], matches.wrong[..., rows][..., order]
-    return [(correct[..., rank < cap], wrong[..., rank < cap]) for cap in caps]
+    per_class = class_metrics(tables)
+    return {"mAP": mean(np.array(per_class["AP50"])), "AR": mean(np.array(per_class["recall50"]))}

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from cervical_d2.evaluation.bootstrap import LEVEL, Interval, Measured, interval, two_sided_p
+from cervical_d2.evaluation.figures import figure_of
 from cervical_d2.evaluation.table import aligned
+from cervical_d2.files import plain
 
 MAIN = "coco/mAP"
 HEADER = ("figure", "A", "B", "B - A", "from", "to", "p")
 NOTE = f"{LEVEL} % intervals of the difference; p is for each figure by itself, not for having looked at all of them"
-LESS_IS_BETTER = ("calibration/ECE", "severity/cost")
 
 
 class Difference(NamedTuple):
@@ -28,21 +29,22 @@ class Difference(NamedTuple):
 
 def compare(first: Measured, second: Measured) -> list[Difference]:
     """Every figure of two models on the same images, resampled alike; NaN where one has none."""
-    found = []
+    differences = []
     for name, value in first.figures.items():
         other, change = second.figures[name], second.draws[name] - first.draws[name]
-        found.append(Difference(name, value, other, interval(other - value, change), two_sided_p(change)))
-    return found
+        differences.append(Difference(name, value, other, interval(other - value, change), two_sided_p(change)))
+    return differences
 
 
-def verdict(found: Difference, names: Sequence[str], title: str) -> str:
+def verdict(item: Difference, names: Sequence[str], title: str) -> str:
     """One sentence on a figure, which is called `title`. `names`: of the two models."""
-    change = found.difference
-    spread = f"{change.value:+.2f}, {LEVEL} % interval {change.low:+.2f} to {change.high:+.2f}, p {found.p:.3f}"
+    change, row = item.difference, figure_of(item.name)
+    spread = f"{change.value:+.2f}, {LEVEL} % interval {change.low:+.2f} to {change.high:+.2f}, p {item.p:.3f}"
     if not (change.low > 0 or change.high < 0):
         return f"{title}: these images do not tell which is better ({spread})"
-    better = names[(change.value > 0) != (found.name in LESS_IS_BETTER)]
-    return f"{title}: {better} is better ({spread})"
+    if row is None or not row.better:
+        return f"{title}: {names[change.value > 0]} has more ({spread})"
+    return f"{title}: {names[(change.value > 0) != (row.better == 'less')]} is better ({spread})"
 
 
 def text(differences: Sequence[Difference], names: Sequence[str]) -> str:
@@ -69,5 +71,4 @@ def document(differences: Sequence[Difference], names: Sequence[str]) -> dict[st
         }
         for item in differences
     }
-    return {name: {key: None if value != value else value for key, value in found.items()}
-            for name, found in figures.items()}  # fmt: skip
+    return plain(figures)

@@ -27,8 +27,8 @@ def calls(truth: Truth, detections: Detections, num_classes: int, score: float) 
     """
     detections = select(detections, detections.score >= score)
     of_any = truth._replace(label=np.zeros_like(truth.label))
-    found = detections._replace(label=np.zeros_like(detections.label))
-    matches = match_coco(of_any, found, IOU_50, ANY_AREA, len(found.score))
+    one_class = detections._replace(label=np.zeros_like(detections.label))
+    matches = match_coco(of_any, one_class, IOU_50, ANY_AREA, len(one_class.score))
     box, predicted = matches.box[0, 0], detections.label[matches.row]
     called = np.full(len(truth.label), num_classes)
     hit, alarm = matches.correct[0, 0], matches.wrong[0, 0]

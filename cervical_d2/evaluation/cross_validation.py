@@ -13,10 +13,10 @@ import numpy as np
 
 from cervical_d2.errors import UserError
 from cervical_d2.evaluation.bootstrap import LEVEL, SAMPLES, Interval, interval, resampled
-from cervical_d2.evaluation.classification import Answers, confusion, mean_of_folds, measured
-from cervical_d2.evaluation.classification_evaluator import OF_CLASSES, Answered
+from cervical_d2.evaluation.classification import OF_CLASSES, Answers, confusion, mean_of_folds, measured
+from cervical_d2.evaluation.classification_evaluator import Answered
 from cervical_d2.evaluation.matching import Ints
-from cervical_d2.files import write_json, write_text
+from cervical_d2.files import plain, write_json, write_text
 
 
 class Summary(NamedTuple):
@@ -34,13 +34,13 @@ class Summary(NamedTuple):
         return stdev(values) if len(values) > 1 else float("nan")
 
 
-def summarize(names: Sequence[str], found: Sequence[Answered], samples: int = SAMPLES, seed: int = 0) -> Summary:
+def summarize(names: Sequence[str], answered: Sequence[Answered], samples: int = SAMPLES, seed: int = 0) -> Summary:
     """Of the folds `names` and what was answered in them.
 
     Raises:
         UserError: folds of different classes.
     """
-    answers = [fold.answers for fold in found]
+    answers = [fold.answers for fold in answered]
     if other := [name for name, fold in zip(names, answers, strict=True) if fold.classes != answers[0].classes]:
         raise UserError(f"{other[0]}: of other classes than {names[0]}; summarize folds of one division")
     values = [measured(fold) for fold in answers]
@@ -67,13 +67,13 @@ def markdown(summary: Summary, title: str, warning: str = "") -> str:
     parts = summary.names if len(summary.names) > 1 else []  # a single one is the mean itself
     unit = "In %, mean ± standard deviation of the folds." if parts else "In %."
     lines += [f"Images tested: {images}. {unit}{positive}", ""]
-    told = {name: found for name, found in summary.means.items() if "-" not in name}
+    overall = {name: interval for name, interval in summary.means.items() if "-" not in name}
     lines += _table(
         ["figure", "mean" if parts else "value", f"{LEVEL} %", *parts],
         [
-            [name, spelled_mean(summary, name), spelled_interval(found),
+            [name, spelled_mean(summary, name), interval.text(),
              *(f"{value:.1f}" for value in summary.folds[name] if parts)]
-            for name, found in told.items()
+            for name, interval in overall.items()
         ],
     )  # fmt: skip
     lines += _table(
@@ -85,11 +85,6 @@ def markdown(summary: Summary, title: str, warning: str = "") -> str:
     return "\n".join([*lines, *_table(["", *first.classes], rows)]).rstrip() + "\n"
 
 
-def spelled_interval(found: Interval) -> str:
-    """As people read it, empty where there is none."""
-    return "" if np.isnan(found.low) else f"{found.low:.1f} to {found.high:.1f}"
-
-
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return ["| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *rows)] + [""]
 
@@ -98,13 +93,13 @@ def document(summary: Summary, about: Mapping[str, Any]) -> dict[str, Any]:
     """For JSON, NaN as None; `about` comes first."""
     figures = {
         name: {
-            "folds": list(map(_plain, summary.folds[name])),
-            "mean": _plain(found.value),
-            "std": _plain(summary.deviation(name)),
-            "low": _plain(found.low),
-            "high": _plain(found.high),
+            "folds": summary.folds[name],
+            "mean": interval.value,
+            "std": summary.deviation(name),
+            "low": interval.low,
+            "high": interval.high,
         }
-        for name, found in summary.means.items()
+        for name, interval in summary.means.items()
     }
     first = summary.answers[0]
     images = [len(fold.label) for fold in summary.answers]
@@ -114,13 +109,9 @@ def document(summary: Summary, about: Mapping[str, Any]) -> dict[str, Any]:
         "images": images,
         "classes": list(first.classes),
         "positive": None if first.positive is None else first.classes[first.positive],
-        "figures": figures,
+        "figures": plain(figures, digits=6),
         "confusion": summary.matrix.tolist(),
     }
-
-
-def _plain(value: float) -> float | None:
-    return None if np.isnan(value) else round(value, 6)
 
 
 def write_summary(folder: Path, summary: Summary, title: str, about: Mapping[str, Any], warning: str = "") -> str:

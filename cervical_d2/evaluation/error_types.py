@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cervical_d2.evaluation.matching import Detections, Floats, Ints, Matches, Truth, overlap, select
+from cervical_d2.boxes import pairwise_iou
+from cervical_d2.evaluation.matching import Detections, Floats, Ints, Matches, Truth, select
 
 KINDS = ("correct", "localization", "class", "duplicate", "background", "both", "ignored")
 """localization: right class, IoU 0.1 to 0.5; class: IoU 0.5 or more with a cell of another class; duplicate: on a cell
@@ -21,7 +22,7 @@ class Errors(NamedTuple):
     """Which threshold on the score is used changes nothing here: a lower detection never changes a higher one."""
 
     kind: Ints  # (D,) a place in `KINDS`
-    found: Floats  # (G,) the score of the correct detection, -1 for none
+    hit_score: Floats  # (G,) of the correct detection, -1 for none
     covered: Floats  # (G,) the highest score of a localization or class error on it, -1 for none
 
 
@@ -30,8 +31,8 @@ def error_types(truth: Truth, detections: Detections, matches: Matches) -> Error
     correct, wrong, box = matches.correct[0, 0], matches.wrong[0, 0], matches.box[0, 0]
     kind = np.full(len(detections.score), IGNORED)
     kind[matches.row[correct]] = CORRECT
-    found, covered = np.full((2, len(truth.label)), -1.0)
-    found[box[correct]] = matches.score[correct]
+    hit_score, covered = np.full((2, len(truth.label)), -1.0)
+    hit_score[box[correct]] = matches.score[correct]
     counted = np.flatnonzero(~(truth.crowd | truth.ignore))
     same, same_box, other, other_box = _nearest(truth, detections, counted)
     tests = (
@@ -45,7 +46,7 @@ def error_types(truth: Truth, detections: Detections, matches: Matches) -> Error
     for number, target in ((LOCALIZATION, same_box), (CLASS, other_box)):
         of_kind = kind == number
         np.maximum.at(covered, target[of_kind], detections.score[of_kind])
-    return Errors(kind, found, covered)
+    return Errors(kind, hit_score, covered)
 
 
 def _nearest(truth: Truth, detections: Detections, counted: Ints) -> tuple[Floats, Ints, Floats, Ints]:
@@ -61,7 +62,7 @@ def _nearest(truth: Truth, detections: Detections, counted: Ints) -> tuple[Float
     for image in np.intersect1d(true.image, detections.image):
         here = order[slice(*np.searchsorted(true.image[order], [image, image + 1]))]
         rows = by_image[slice(*np.searchsorted(detections.image[by_image], [image, image + 1]))]
-        table = overlap(detections.box[rows], true.box[here])
+        table = pairwise_iou(detections.box[rows], true.box[here])
         alike = detections.label[rows, None] == true.label[here]
         for number, chosen in enumerate((alike, ~alike)):
             masked = np.where(chosen, table, -1)
@@ -79,6 +80,6 @@ def error_table(errors: Errors, truth: Truth, detections: Detections, score: flo
     sure = (detections.score >= score) & (errors.kind != IGNORED)
     key = detections.label[sure] * len(KINDS) + errors.kind[sure]
     table = np.bincount(key, minlength=num_classes * len(KINDS)).reshape(num_classes, len(KINDS))
-    missed = ~(truth.crowd | truth.ignore) & (np.maximum(errors.found, errors.covered) < score)
+    missed = ~(truth.crowd | truth.ignore) & (np.maximum(errors.hit_score, errors.covered) < score)
     table[:, IGNORED] = np.bincount(truth.label[missed], minlength=num_classes)
     return table

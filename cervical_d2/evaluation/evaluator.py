@@ -2,7 +2,6 @@
 
 import itertools
 import logging
-import math
 import os
 from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
@@ -10,31 +9,35 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import COCOEvaluator
 from detectron2.structures import BoxMode
 from detectron2.utils import comm
 
 from cervical_d2.errors import UserError
-from cervical_d2.evaluation.analysis import CLASS_GROUPS, Analysis, EvaluationInput, make_input, of_images
+from cervical_d2.evaluation.analysis import Analysis, EvaluationInput, make_input, of_images
 from cervical_d2.evaluation.centers import SCORE, center_metrics
 from cervical_d2.evaluation.coco import class_metrics, coco_tables, paper_metrics, summarize_coco
 from cervical_d2.evaluation.curves import mean
+from cervical_d2.evaluation.figures import figures_of
 from cervical_d2.evaluation.ground_truth import read_truth
 from cervical_d2.evaluation.matching import Detections
-from cervical_d2.evaluation.protocol_table import HEADER, protocol_rows
-from cervical_d2.evaluation.protocols import PROTOCOLS
+from cervical_d2.evaluation.protocols import HEADER, PROTOCOLS, protocol_rows
 from cervical_d2.evaluation.severity import OWN, read_severity
 from cervical_d2.evaluation.table import aligned, metrics_text
-from cervical_d2.files import write_json, write_text
+from cervical_d2.files import plain, write_json, write_text
 
 PROTOCOL_NAMES = {protocol.name for protocol in PROTOCOLS}
 COCO_CAPS = (1, 10, 100)
 """Detections per image and class at which COCO's AR is taken."""
+IN_BBOX = ("AP", "AP50", "recall50")
+"""Figures of classes that results have under `bbox`, of all detections."""
 
-Found = Sequence[Mapping[str, Any]]
+Rows = Sequence[Mapping[str, Any]]
 """Upstream's predictions: image_id, category_id from 0, bbox XYWH in pixels, score."""
+WITHOUT_TRUTH = "cervical_d2_without_truth"
+MetadataCatalog.get(WITHOUT_TRUTH).set(json_file=str(Path(__file__).with_name("without_truth.json")))
+logger = logging.getLogger("detectron2.cervical_d2")
 
 
 class CervicalCOCOEvaluator(COCOEvaluator):
@@ -79,14 +82,11 @@ class CervicalCOCOEvaluator(COCOEvaluator):
         Raises:
             UserError: the data set has no class names, or an annotation that cannot be understood.
         """
-        # Upstream's __init__ would write the truth to a JSON file and, the next time, read that file however old
-        # it is; so it is not called, and what its other methods use is set here.
-        self._logger = logging.getLogger("detectron2.cervical_d2")
-        self._distributed = distributed
-        self._cpu_device = torch.device("cpu")
+        # Upstream reads the truth from a COCO file, and for other data sets writes one that it then reads again however
+        # old it is. It gets one without annotations, as of a test set whose truth is held back: it collects the
+        # predictions and leaves their evaluation, and the metadata, alone. Without output_dir it keeps no second copy.
+        super().__init__(WITHOUT_TRUTH, distributed=distributed, use_fast_impl=False)
         self._metadata = MetadataCatalog.get(dataset_name)
-        self._do_evaluation = False  # of proposals, which would need that file
-        self._output_dir = None  # where upstream would put a second copy of the predictions
         self._folder = Path(output_dir) if output_dir is not None else None
         self._max_dets = max_dets_per_image
         self._classes = self._metadata.get("thing_classes")
@@ -109,9 +109,8 @@ class CervicalCOCOEvaluator(COCOEvaluator):
     def _eval_predictions(
         self, predictions: Sequence[Mapping[str, Any]], img_ids: Collection[Any] | None = None
     ) -> None:
-        found: Found = list(itertools.chain.from_iterable(prediction["instances"] for prediction in predictions))
-        found = self._whole(found)
-        inputs = make_input(self._data, self._detections(found), self._classes, self._severity, self._radius)
+        rows = self._whole(list(itertools.chain.from_iterable(prediction["instances"] for prediction in predictions)))
+        inputs = make_input(self._data, self._detections(rows), self._classes, self._severity, self._radius)
         if img_ids is not None:
             inputs = of_images(inputs, [self._data.images[image_id] for image_id in img_ids])
         caps = [cap for cap in COCO_CAPS if cap < self._max_dets] + [self._max_dets]
@@ -133,19 +132,20 @@ class CervicalCOCOEvaluator(COCOEvaluator):
         if self._radius:
             text += "\n\n" + self._by_centers(inputs)
         text += "\n\n" + self._analyzed(inputs)
-        self._logger.info("Evaluation:\n%s", text)
-        self._write(found, text)
+        logger.info("Evaluation:\n%s", text)
+        self._write(rows, text)
 
     def _analyzed(self, inputs: EvaluationInput) -> str:
         """Adds all other figures, and returns the protocols and the rest as text."""
-        figures = {name: float(values[0]) for name, values in Analysis(inputs, self._score).figures().items()}
+        figures = {name: float(values[0]) for name, values in figures_of(Analysis(inputs, self._score)).items()}
         groups: dict[str, dict[str, float]] = {}
         for name, value in figures.items():
             group, _, leaf = name.partition("/")
             groups.setdefault(group, {})[leaf] = value
-        by_class = {group: groups.pop(group) for group in CLASS_GROUPS}
+        froc = groups.pop("froc")
+        groups = {group: part for group, part in groups.items() if group not in IN_BBOX}
         self._results |= groups
-        self._results["froc_image"] |= {f"mean-{name}": value for name, value in by_class["froc"].items()}
+        self._results["froc_image"] |= {f"mean-{name}": value for name, value in froc.items()}
         rows = [[f"{group}/{leaf}", value] for group, part in groups.items() if group not in PROTOCOL_NAMES
                 for leaf, value in part.items() if "-" not in leaf]  # fmt: skip
         protocols = aligned(HEADER, protocol_rows(figures, self._classes))
@@ -173,18 +173,18 @@ class CervicalCOCOEvaluator(COCOEvaluator):
             for name, value in zip(self._classes, values, strict=True)
         }
 
-    def _whole(self, found: Found) -> Found:
+    def _whole(self, rows: Rows) -> Rows:
         """Without detections that are no box or no number, which a diverging model may make: the training goes on."""
-        whole = [row for row in found if np.isfinite([*row["bbox"], row["score"]]).all() and min(row["bbox"][2:]) >= 0]
-        if len(whole) < len(found):
-            self._logger.warning(
+        whole = [row for row in rows if np.isfinite([*row["bbox"], row["score"]]).all() and min(row["bbox"][2:]) >= 0]
+        if len(whole) < len(rows):
+            logger.warning(
                 "%s: left out %d of %d detections, whose box or score is not a number, or whose size is negative",
-                self._metadata.name, len(found) - len(whole), len(found),
+                self._metadata.name, len(rows) - len(whole), len(rows),
             )  # fmt: skip
         return whole
 
-    def _detections(self, found: Found) -> Detections:
-        for row in found:
+    def _detections(self, rows: Rows) -> Detections:
+        for row in rows:
             if row["image_id"] not in self._data.images:
                 raise UserError(
                     f"{self._metadata.name}: there is a prediction for image_id {row['image_id']!r}, but no such "
@@ -195,34 +195,26 @@ class CervicalCOCOEvaluator(COCOEvaluator):
                     f"{self._metadata.name}: the model predicts class {row['category_id']}, but there are "
                     f"{len(self._classes)} classes; set NUM_CLASSES of MODEL.ROI_HEADS or MODEL.RETINANET"
                 )
-        box = np.array([row["bbox"] for row in found], float).reshape(-1, 4)
+        box = np.array([row["bbox"] for row in rows], float).reshape(-1, 4)
         return Detections(
-            image=np.array([self._data.images[row["image_id"]] for row in found], np.int64),
-            label=np.array([row["category_id"] for row in found], np.int64),
+            image=np.array([self._data.images[row["image_id"]] for row in rows], np.int64),
+            label=np.array([row["category_id"] for row in rows], np.int64),
             box=BoxMode.convert(box, BoxMode.XYWH_ABS, BoxMode.XYXY_ABS),
-            score=np.array([row["score"] for row in found], float),
+            score=np.array([row["score"] for row in rows], float),
         )
 
-    def _write(self, found: Found, text: str) -> None:
+    def _write(self, rows: Rows, text: str) -> None:
         if self._folder is None:
             return
-        write_json(self._folder / "predictions.json", self._coco_results(found))
-        write_json(self._folder / "metrics.json", _without_nan(self._results), indent=2)
+        write_json(self._folder / "predictions.json", self._coco_results(rows))
+        write_json(self._folder / "metrics.json", plain(self._results), indent=2)
         write_text(self._folder / "metrics.txt", text + "\n")
 
-    def _coco_results(self, found: Found) -> list[dict[str, Any]]:
+    def _coco_results(self, rows: Rows) -> list[dict[str, Any]]:
         own_ids = self._metadata.get("thing_dataset_id_to_contiguous_id")
         own_ids = own_ids or {label + 1: label for label in range(len(self._classes))}
         ids = {label: own for own, label in own_ids.items()}
         return [
             {**row, "category_id": ids[row["category_id"]], "category_name": self._classes[row["category_id"]]}
-            for row in found
+            for row in rows
         ]
-
-
-def _without_nan(results: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float | None]]:
-    """JSON has no NaN."""
-    return {
-        task: {name: None if math.isnan(value) else value for name, value in metrics.items()}
-        for task, metrics in results.items()
-    }

@@ -1,7 +1,7 @@
 """Free-response ROC: which share of the cells is found at so many false positives an image or slide, and from which
 score on.
 
-S weightings of I images (`ranking`); R rates. Source: Bunch et al. 1978 for the curve, Setio et al. 2017 (LUNA16) for
+S weightings of I images (`curves`); R rates. Source: Bunch et al. 1978 for the curve, Setio et al. 2017 (LUNA16) for
 the seven rates and their mean.
 """
 
@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cervical_d2.evaluation.curves import Ranking, counts, different_scores
 from cervical_d2.evaluation.matching import Bools, Detections, Floats, Truth, select
 from cervical_d2.evaluation.protocols import suppressed
-from cervical_d2.evaluation.ranking import Ranking, counts, different_scores
 
 RATES = np.array([1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8])
 SAME_CELL = 0.5  # IoU from which on two detections of lesions, of whatever grade, are one finding
@@ -62,9 +62,9 @@ def operation_at(ranking: Ranking, units: float, sensitivity: float) -> Operatio
     if not len(reached) or not ranking.wanted.sum():
         return Operation(*[float("nan")] * 4)
     place = reached[0]
-    found, wrong = float(hits[place]), float(mistakes[place])
+    right, wrong = float(hits[place]), float(mistakes[place])
     score = float(different_scores(ranking)[place])
-    return Operation(score, found / ranking.wanted.sum(), found / (found + wrong), wrong / units)
+    return Operation(score, right / ranking.wanted.sum(), right / (right + wrong), wrong / units)
 
 
 def lesions(truth: Truth, detections: Detections, abnormal: Bools) -> tuple[Truth, Detections]:

@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from detectron2.data import DatasetCatalog
 
+from cervical_d2.boxes import box_area
 from cervical_d2.errors import UserError
-from cervical_d2.evaluation.matching import Bools, Floats, Ints, Truth, box_area
+from cervical_d2.evaluation.matching import Bools, Floats, Ints, Truth
 from cervical_d2.structures import corners
 
 ImageNumbers = Mapping[Any, int]

@@ -9,13 +9,13 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from cervical_d2.boxes import Bools, Floats, box_area, pairwise_iou
+
 # G true boxes and D detections of all images together; A area ranges, T IoU thresholds. Boxes are XYXY in
 # pixels, areas in square pixels. An image is any number from 0; one with neither boxes nor detections changes
 # nothing, so the set of images is not asked for. Of equal scores the lower image, then the earlier row, is first.
 
-Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
 
 
 class Truth(NamedTuple):
@@ -63,24 +63,6 @@ def select(columns: Columns, rows: NDArray[np.generic]) -> Columns:
     return type(columns)(*(column[rows] for column in columns))
 
 
-def box_area(box: Floats, plus: float = 0) -> Floats:
-    """`box`: (R, 4); returns (R,) square pixels, of sides longer by `plus`."""
-    return (box[:, 2] - box[:, 0] + plus) * (box[:, 3] - box[:, 1] + plus)
-
-
-def overlap(found: Floats, wanted: Floats, crowd: Bools | bool = False, plus: float = 0) -> Floats:
-    """IoU of `found` (D, 4) with `wanted` (G, 4), or the share of `found` in a crowd; returns (D, G).
-
-    `plus` 1 counts both end pixels of a box, as VOC did.
-    """
-    corner = np.maximum(found[:, None, :2], wanted[None, :, :2])
-    size = np.clip(np.minimum(found[:, None, 2:], wanted[None, :, 2:]) - corner + plus, 0, None)
-    shared = size[..., 0] * size[..., 1]
-    own = box_area(found, plus)[:, None]
-    whole = np.where(crowd, own, own + box_area(wanted, plus) - shared)
-    return np.divide(shared, whole, out=np.zeros_like(shared), where=shared > 0)
-
-
 def outside(area: Floats, ranges: Floats) -> Bools:
     """Whether `area` (R,) is outside each of `ranges` (A, 2), whose ends belong to them; returns (A, R)."""
     return (area < ranges[:, :1]) | (area > ranges[:, 1:])
@@ -98,7 +80,7 @@ def match_coco(truth: Truth, detections: Detections, thresholds: Floats, ranges:
     taken = np.full((len(ranges), len(thresholds), len(rank)), -1)
     excused = np.zeros(taken.shape, bool)
     for rows, boxes in meetings(detections, truth):
-        iou = overlap(detections.box[rows], truth.box[boxes], truth.crowd[boxes])
+        iou = pairwise_iou(detections.box[rows], truth.box[boxes], truth.crowd[boxes])
         choice = _greedy(iou, ignored[:, boxes], truth.crowd[boxes], thresholds)
         taken[..., rows] = np.where(choice >= 0, boxes[choice], -1)
         on_ignored = np.take_along_axis(ignored[:, None, boxes], choice, axis=2)
@@ -113,7 +95,7 @@ def match_coco(truth: Truth, detections: Detections, thresholds: Floats, ranges:
 def match_voc(truth: Truth, detections: Detections, thresholds: Floats, plus: float = 0) -> Matches:
     """VOC's rule: a detection may take the box that it overlaps most and no other; taken already, it is wrong.
 
-    `thresholds`: (T,) of IoU; `plus` as in `overlap`. A detection whose box is a crowd or ignored does not count.
+    `thresholds`: (T,) of IoU; `plus` as in `boxes.box_iou`. A detection whose box is a crowd or ignored does not count.
     Source: mmdetection 2.28 `tpfp_default`.
     """
     row, rank = best_of(detections, len(detections.score))
@@ -122,7 +104,7 @@ def match_voc(truth: Truth, detections: Detections, thresholds: Floats, plus: fl
     nearest, iou = np.full(len(row), -1), np.zeros(len(row))
     for rows, boxes in meetings(detections, truth):
         boxes = boxes[np.argsort(ignored[boxes], kind="stable")]  # of equal ones the one that counts
-        table = overlap(detections.box[rows], truth.box[boxes], plus=plus)
+        table = pairwise_iou(detections.box[rows], truth.box[boxes], plus=plus)
         nearest[rows], iou[rows] = boxes[table.argmax(axis=1)], table.max(axis=1)
     on_box = (iou >= thresholds[:, None]) & (nearest >= 0)
     excused = on_box & ignored[nearest] if len(ignored) else np.zeros_like(on_box)
@@ -147,11 +129,11 @@ def best_of(detections: Detections, cap: int) -> tuple[Ints, Ints]:
 def meetings(detections: Detections, truth: Truth) -> Iterator[tuple[slice, Ints]]:
     """For each image and class that has both: the rows of the sorted `detections`, and those of `truth`."""
     images = max(detections.image.max(initial=0), truth.image.max(initial=0)) + 1
-    found = detections.label * images + detections.image
+    predicted = detections.label * images + detections.image
     wanted = truth.label * images + truth.image
     order = np.argsort(wanted, kind="stable")
-    both = np.intersect1d(found, wanted)
-    edges = [np.searchsorted(keys, both, side) for keys in (found, wanted[order]) for side in ("left", "right")]
+    both = np.intersect1d(predicted, wanted)
+    edges = [np.searchsorted(keys, both, side) for keys in (predicted, wanted[order]) for side in ("left", "right")]
     for start, stop, first, last in np.transpose(edges).tolist():
         yield slice(start, stop), order[first:last]
 

@@ -82,14 +82,14 @@ def _rows(path: Path) -> list[Row]:
 
 def _known_images(records: Sequence[Record], images: ImageNumbers) -> dict[Any, int]:
     """By id, and by name with and without its extension, unless two share it."""
-    found: dict[Any, int] = {}
+    numbers: dict[Any, int] = {}
     twice = set()
     for record in records:
         path = PurePath(record["file_name"])
         for key in {path.name, path.stem, str(record["image_id"])}:
-            if found.setdefault(key, images[record["image_id"]]) != images[record["image_id"]]:
+            if numbers.setdefault(key, images[record["image_id"]]) != images[record["image_id"]]:
                 twice.add(key)
-    return {key: number for key, number in found.items() if key not in twice} | dict(images)
+    return {key: number for key, number in numbers.items() if key not in twice} | dict(images)
 
 
 def _image(row: Row, known: Mapping[Any, int], dataset: str, place: str) -> int:

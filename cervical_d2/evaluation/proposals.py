@@ -11,10 +11,11 @@ import torch
 from detectron2.data import MetadataCatalog
 from tqdm import tqdm
 
+from cervical_d2.boxes import pairwise_iou
 from cervical_d2.data.build import build_test_loader
 from cervical_d2.errors import UserError
 from cervical_d2.evaluation.ground_truth import read_truth
-from cervical_d2.evaluation.matching import Floats, Ints, overlap
+from cervical_d2.evaluation.matching import Floats, Ints
 from cervical_d2.evaluation.table import aligned
 from cervical_d2.inference.detector import Detector
 
@@ -53,7 +54,7 @@ def proposal_recall(detector: Detector, dataset: str, limits: Sequence[int], iou
     for batch in tqdm(build_test_loader(detector.cfg, dataset), desc="proposing", unit="image", delay=3):
         for item, boxes in zip(batch, propose(detector.model, batch), strict=True):
             rows = wanted & (data.boxes.image == data.images[item["image_id"]])
-            label, best = data.boxes.label[rows], overlap(boxes, data.boxes.box[rows]) >= iou
+            label, best = data.boxes.label[rows], pairwise_iou(boxes, data.boxes.box[rows]) >= iou
             cells += np.bincount(label, minlength=len(classes))
             for place, limit in enumerate(limits):
                 met[place] += np.bincount(label[best[:limit].any(axis=0)], minlength=len(classes))

@@ -3,12 +3,14 @@
 K classes, T IoU thresholds, I images. docs/metrics.md has them side by side.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from cervical_d2.evaluation.curves import INTERPOLATIONS, final_recall
+from cervical_d2.boxes import pairwise_iou
+from cervical_d2.datasets.classes import spelling_key
+from cervical_d2.evaluation.curves import INTERPOLATIONS, Ranking, final_recall, rankings, weighted_curves
 from cervical_d2.evaluation.matching import (
     Detections,
     Floats,
@@ -18,10 +20,8 @@ from cervical_d2.evaluation.matching import (
     best_of,
     match_coco,
     match_voc,
-    overlap,
     select,
 )
-from cervical_d2.evaluation.ranking import Ranking, rankings, weighted_curves
 
 IOU_50 = np.array([0.5])
 ANY_AREA = np.array([[0.0, np.inf]])
@@ -63,6 +63,8 @@ Xu et al. do not name their protocol; public logs on the same images fit an IoU 
 VOC's way, which differ little), and not the 0.7 of ComparisonDetector.
 """
 PUBLISHED_CLASSES = ("ascus", "asch", "lsil", "hsil", "scc", "agc", "trich", "cand", "flora", "herps", "actin")
+MATCHING = {"best free": "the best box not yet taken", "best": "the best box or none"}
+HEADER = ("protocol", "matches", "AP over", "box", "score", "NMS", "cap", "mAP", "AR")
 
 
 def kept(detections: Detections, protocol: Protocol) -> Detections:
@@ -82,7 +84,7 @@ def suppressed(detections: Detections, threshold: float) -> Ints:
     for start, end in zip(starts, np.append(starts, len(order))[1:], strict=True):
         box, label = detections.box[order[start:end]], detections.label[order[start:end]]
         alive = keep[start:end]
-        above = np.triu((overlap(box, box) > threshold) & (label == label[:, None]), 1)
+        above = np.triu((pairwise_iou(box, box) > threshold) & (label == label[:, None]), 1)
         for row in np.flatnonzero(above.any(axis=1)):
             if alive[row]:
                 alive[above[row]] = False
@@ -120,6 +122,27 @@ class Averages(NamedTuple):
 
 def averages(protocol: Protocol, ranked: Sequence[Ranking], weights: Floats) -> Averages:
     """AP and recall of each class under each of `weights` (S, I); the papers' mAP and AR are means over K at 0.5."""
-    found = [weighted_curves(ranking, weights) for ranking in ranked]
-    ap = [INTERPOLATIONS[protocol.interpolation](curve) for curve in found]
-    return Averages(np.stack(ap, axis=2), np.stack([final_recall(curve) for curve in found], axis=2))
+    curves = [weighted_curves(ranking, weights) for ranking in ranked]
+    ap = [INTERPOLATIONS[protocol.interpolation](curve) for curve in curves]
+    return Averages(np.stack(ap, axis=2), np.stack([final_recall(curve) for curve in curves], axis=2))
+
+
+def is_published(classes: Sequence[str]) -> bool:
+    """Whether `classes` are those that the papers' figures are of."""
+    return {spelling_key(name) for name in classes} == set(PUBLISHED_CLASSES)
+
+
+def protocol_rows(figures: Mapping[str, Any], classes: Sequence[str]) -> list[list[Any]]:
+    """Rows for `HEADER`: `figures` has NAME/mAP and NAME/AR of each protocol."""
+    settings = {protocol.name: _settings(protocol) for protocol in PROTOCOLS}
+    rows = [[*cells, figures[f"{name}/mAP"], figures[f"{name}/AR"]] for name, cells in settings.items()]
+    if is_published(classes):
+        rows += [[paper, *settings[name][1:], ap, recall] for name, paper, ap, recall in PUBLISHED]
+    return rows
+
+
+def _settings(protocol: Protocol) -> list[str]:
+    box = "x2 - x1 + 1" if protocol.plus else "whole px" if protocol.whole else "x2 - x1"
+    cap = f"{protocol.cap} / {protocol.each}"
+    return [protocol.title, MATCHING[protocol.matching], protocol.interpolation, box, f"{protocol.score:g}",
+            f"{protocol.nms:g}", cap]  # fmt: skip

@@ -24,7 +24,7 @@ from cervical_d2.evaluation.coco import coco_tables, summarize_coco
 from cervical_d2.evaluation.evaluator import COCO_CAPS
 from cervical_d2.evaluation.ground_truth import read_truth
 from cervical_d2.evaluation.matching import Detections, Truth, select
-from cervical_d2.files import write_json
+from cervical_d2.files import plain, write_json
 from cervical_d2.inference.detector import Detection, Detector
 
 FILE = "robustness.json"
@@ -141,8 +141,7 @@ def open_results(folder: Path, about: dict[str, Any]) -> Results:
 def _row(trial: Trial, metrics: dict[str, float]) -> dict[str, Any]:
     corruption, strength = PLAN[trial], trial[1]
     value = {"value": corruption.values[strength - 1]} if corruption else {}
-    known = {name: None if math.isnan(number) else number for name, number in metrics.items()}
-    return {"corruption": trial[0], "strength": strength, **value, **known}
+    return {"corruption": trial[0], "strength": strength, **value, **plain(metrics)}
 
 
 def _trial(row: dict[str, Any]) -> tuple[Trial, dict[str, float]]:

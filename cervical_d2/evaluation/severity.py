@@ -44,13 +44,13 @@ def read_severity(classes: Sequence[str], path: Path = OWN) -> Severity:
             if graded.setdefault(spelling_key(name), value) != value:
                 raise UserError(f"{path}: {name!r} has two grades; leave it in one")
     low, high, otherwise = (_number(spec[name], path, name) for name in COSTS)
-    found = [graded.get(spelling_key(name)) for name in classes]
-    grade = np.array([1.0 if value is None else value for value in found])
+    grades = [graded.get(spelling_key(name)) for name in classes]
+    grade = np.array([1.0 if value is None else value for value in grades])
     by_place = np.append(grade, 0)
     step = by_place[:, None] - by_place
     costs = np.where(step > 0, low * step, -high * step) + otherwise * (step == 0)
     np.fill_diagonal(costs, 0)
-    return Severity(grade, np.array([value is not None for value in found], bool), costs)
+    return Severity(grade, np.array([value is not None for value in grades], bool), costs)
 
 
 def _number(value: Any, path: Path, what: str) -> float:

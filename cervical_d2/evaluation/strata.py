@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cervical_d2.boxes import pairwise_iou
 from cervical_d2.evaluation.coco import AREA_RANGES
-from cervical_d2.evaluation.matching import Bools, Floats, Ints, Truth, outside, overlap
+from cervical_d2.evaluation.matching import Bools, Floats, Ints, Truth, outside
 
 NEIGHBORS = {"alone": (0, 0), "one neighbor": (1, 1), "two or more": (2, np.inf)}
 
@@ -38,14 +39,14 @@ def neighbors(truth: Truth) -> Ints:
     counted = np.flatnonzero(~(truth.crowd | truth.ignore))
     for image in np.unique(truth.image[counted]):
         rows = counted[truth.image[counted] == image]
-        result[rows] = (overlap(truth.box[rows], truth.box[rows]) > 0).sum(axis=1) - 1
+        result[rows] = (pairwise_iou(truth.box[rows], truth.box[rows]) > 0).sum(axis=1) - 1
     return result
 
 
-def recall_of(stratum: Stratum, truth: Truth, found: Bools, weights: Floats) -> Floats:
-    """(S,) the share of its cells that are `found` (G,), NaN for none; `weights`: (S, I)."""
+def recall_of(stratum: Stratum, truth: Truth, hit: Bools, weights: Floats) -> Floats:
+    """(S,) the share of its cells that are `hit` (G,), NaN for none; `weights`: (S, I)."""
     hits, all_of_them = (
-        np.bincount(truth.image[rows], minlength=weights.shape[1]) for rows in (stratum.rows & found, stratum.rows)
+        np.bincount(truth.image[rows], minlength=weights.shape[1]) for rows in (stratum.rows & hit, stratum.rows)
     )
     total = weights @ all_of_them
     return weights @ hits / np.where(total > 0, total, np.nan)

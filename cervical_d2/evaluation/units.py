@@ -1,6 +1,6 @@
 """Images and slides as patients' samples: abnormal or not, by the surest detection of a lesion in them.
 
-U units (images, or slides or patients of several images); S weightings of them, as in `ranking`.
+U units (images, or slides or patients of several images); S weightings of them, as in `curves`.
 """
 
 from typing import NamedTuple
@@ -32,8 +32,8 @@ def units_of(truth: Truth, detections: Detections, abnormal: Bools, unit: Ints) 
     count = int(unit.max(initial=-1)) + 1
     positive, score = np.zeros(count, bool), np.zeros(count)
     positive[unit[truth.image[abnormal[truth.label] & ~truth.ignore]]] = True
-    found = abnormal[detections.label]
-    np.maximum.at(score, unit[detections.image[found]], detections.score[found])
+    lesion = abnormal[detections.label]
+    np.maximum.at(score, unit[detections.image[lesion]], detections.score[lesion])
     return Units(positive, score)
 
 

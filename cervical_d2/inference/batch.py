@@ -9,7 +9,7 @@ from tqdm import tqdm
 from cervical_d2.data.mapper import read_image
 from cervical_d2.draw import Box, draw_boxes
 from cervical_d2.errors import UserError
-from cervical_d2.files import write_json
+from cervical_d2.files import unique_names, write_json
 from cervical_d2.inference.detector import Detection, Detector
 from cervical_d2.inference.export import coco_document
 
@@ -56,13 +56,4 @@ def predict_images(detector: Detector, paths: Sequence[Path], output: Path) -> i
 
 def picture_names(paths: Sequence[Path]) -> dict[Path, str]:
     """A PNG name for each path: its stem, with a number where two would share it."""
-    names: dict[Path, str] = {}
-    taken: set[str] = set()
-    for path in paths:
-        name, number = path.stem, 1
-        while name.casefold() in taken:
-            number += 1
-            name = f"{path.stem}-{number}"
-        taken.add(name.casefold())
-        names[path] = f"{name}.png"
-    return names
+    return {path: f"{name}.png" for path, name in zip(paths, unique_names([path.stem for path in paths]), strict=True)}

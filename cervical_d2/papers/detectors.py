@@ -9,11 +9,11 @@ from cervical_d2.config import load_config
 from cervical_d2.datasets.registry import resolve
 from cervical_d2.evaluation.analysis import EvaluationInput
 from cervical_d2.evaluation.bootstrap import Statistic, measure
+from cervical_d2.evaluation.curves import rankings
 from cervical_d2.evaluation.froc import lesions
 from cervical_d2.evaluation.loading import load_inputs
 from cervical_d2.evaluation.matching import Floats, match_coco
 from cervical_d2.evaluation.protocols import ANY_AREA, IOU_50, PROTOCOLS, averages, protocol_rankings
-from cervical_d2.evaluation.ranking import rankings
 from cervical_d2.papers.experiments import Job
 from cervical_d2.papers.trained import Runner, Trained
 from cervical_d2.report.pictures import draw_results

@@ -13,7 +13,7 @@ import numpy as np
 
 from cervical_d2.evaluation.bootstrap import LEVEL, Interval, interval, two_sided_p
 from cervical_d2.evaluation.matching import Floats
-from cervical_d2.files import write_json, write_text
+from cervical_d2.files import plain, write_json, write_text
 from cervical_d2.papers import classifiers, detectors
 from cervical_d2.papers.experiments import Job, Plan
 from cervical_d2.papers.tables import CLASSIFIERS, DETECTORS, Row
@@ -125,7 +125,7 @@ def _cells(names: Sequence[str], item: Outcome) -> list[str]:
     if change:
         against = [f"{change.value:+.1f}", f"{change.low:+.1f} to {change.high:+.1f}", f"{item.p[main]:.3f}"]
     return [
-        str(len(values)), f"{mean.value:.1f}", f"{mean.low:.1f} to {mean.high:.1f}",
+        str(len(values)), f"{mean.value:.1f}", mean.text(),
         f"{stdev(values):.1f}" if len(values) > 1 else "", *(f"{item.interval[name].value:.1f}" for name in others),
         *against,
     ]  # fmt: skip
@@ -136,17 +136,7 @@ def document(plan: Plan, found: Sequence[Outcome], quick: str) -> dict[str, Any]
     reached, told = passed(plan, found, quick)
     rows = [item._asdict() for item in _reported(plan, found, reached)]
     about = {"table": f"{plan.paper.name}:{plan.table}", "baseline": told, "left out": plan.left_out}
-    return {**about, "rows": _plain(rows)}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Interval):
-        return _plain(value._asdict())
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and np.isnan(value) else value
+    return {**about, "rows": plain(rows)}
 
 
 def write(folder: Path, text: str, data: dict[str, Any]) -> None:

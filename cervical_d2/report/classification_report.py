@@ -15,13 +15,11 @@ from cervical_d2.evaluation.classification_evaluator import PREDICTIONS, Answere
 from cervical_d2.evaluation.cross_validation import Summary, document, summarize, write_summary
 from cervical_d2.files import replaced_folder, write_json, write_text
 from cervical_d2.report.classification_sections import cell_sections
-from cervical_d2.report.page import Section, page
+from cervical_d2.report.page import DISCLAIMER, FIGURES_FILE, Section, page
 from cervical_d2.report.recognition import examples
 from cervical_d2.report.run_comparison import Run, read_run
 from cervical_d2.report.run_sections import settings_section
 
-FIGURES = "figures.json"
-DISCLAIMER = "Research software: not a medical device, not for diagnosis."
 LEAK = (
     "Augmented before dividing (DATASETS.LEAK_COPIES_ACROSS_SPLITS): copies of one cell are in training and in test. "
     "These figures say nothing about new cells."
@@ -66,8 +64,10 @@ def write_cell_report(runs: Sequence[CellRun], output: Path, samples: int = SAMP
         parts[0] = parts[0]._replace(note=f"{LEAK} {parts[0].note}")
     name = runs[0].folder.resolve()
     heading = f"{name.parent.name}: {len(runs)} folds" if len(runs) > 1 else f"{name.name}: {answered[0].dataset}"
-    with replaced_folder(output, FIGURES) as partial:
-        write_json(partial / FIGURES, document(summary, {"leak": leak, "samples": samples, "seed": seed}), indent=1)
+    with replaced_folder(output, FIGURES_FILE) as partial:
+        write_json(
+            partial / FIGURES_FILE, document(summary, {"leak": leak, "samples": samples, "seed": seed}), indent=1
+        )
         write_text(partial / "index.html", page(heading, DISCLAIMER, parts))
     return output / "index.html"
 

@@ -2,41 +2,29 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from sklearn.metrics import roc_curve
 
 from cervical_d2.evaluation.bootstrap import LEVEL
-from cervical_d2.evaluation.classification_evaluator import OF_CLASSES, TASK
-from cervical_d2.evaluation.cross_validation import Summary, spelled_interval, spelled_mean
+from cervical_d2.evaluation.classification import OF_CLASSES, SHOWN
+from cervical_d2.evaluation.classification_evaluator import TASK
+from cervical_d2.evaluation.cross_validation import Summary, spelled_mean
 from cervical_d2.report.axes import GRAY, RGB, panels
 from cervical_d2.report.page import Card, Cards, Chart, Matrix, Section
 from cervical_d2.report.run_comparison import FEW, Run
 from cervical_d2.report.tables import Table
 
-DEFINITIONS = MappingProxyType(
-    {
-        "accuracy": "right answers among all images",
-        "sensitivity": "TP / (TP + FN): those found of the images of the class",
-        "specificity": "TN / (TN + FP): those let pass of all other images",
-        "h_mean": "harmonic mean of sensitivity and specificity",
-        "f1": "2 TP / (2 TP + FP + FN)",
-        "auroc": "how often an image of the class has a higher score for it than another image",
-        "paper_sensitivity": "TP / (TP + FP), in 3cDe-Net's words sensitivity; the literature's precision",
-        "paper_specificity": "TN / (TN + FN), in 3cDe-Net's words specificity; the negative predictive value",
-        "paper_h_mean": "harmonic mean of these two",
-    }
-)
-CARDS = ("accuracy", "sensitivity", "specificity", "h_mean", "f1", "auroc")
+MEANINGS = {"accuracy": "right answers among all images", **{rate.name: rate.meaning for rate in SHOWN}}
+CARDS = ("accuracy", *(rate.name for rate in SHOWN if rate.section == "summary"))
 STYLES = ("-", "--", "-.", ":")
 
 
 def cell_sections(summary: Summary, runs: Sequence[Run]) -> list[Section]:
     """All but the examples and the settings."""
-    found = (_summary(summary), _figures(summary), _classes(summary), _confusion(summary), _roc(summary))
-    return [*found, *_learning(runs)]
+    parts = (_summary(summary), _figures(summary), _classes(summary), _confusion(summary), _roc(summary))
+    return [*parts, *_learning(runs)]
 
 
 def _main(summary: Summary, name: str) -> str:
@@ -54,8 +42,8 @@ def _about(summary: Summary) -> str:
 def _summary(summary: Summary) -> Section:
     images = sum(len(fold.label) for fold in summary.answers)
     cards = [
-        Card(name.replace("_", "-"), f"{spelled_mean(summary, key)} %", spelled_interval(summary.means[key]),
-             DEFINITIONS[name])
+        Card(name.replace("_", "-"), f"{spelled_mean(summary, key)} %", summary.means[key].text(),
+             MEANINGS[name])
         for name in CARDS
         for key in (_main(summary, name),)
         if not np.isnan(summary.means[key].value)
@@ -72,11 +60,11 @@ def _summary(summary: Summary) -> Section:
 
 def _figures(summary: Summary) -> Section:
     rows: list[list[Any]] = []
-    for name, definition in DEFINITIONS.items():
+    for name, meaning in MEANINGS.items():
         for key in dict.fromkeys((_main(summary, name), f"macro_{name}")):
             if key in summary.means:
-                found = summary.means[key]
-                row = [key, definition, found.value, summary.deviation(key), spelled_interval(found)]
+                mean = summary.means[key]
+                row = [key, meaning, mean.value, summary.deviation(key), mean.text()]
                 rows.append([*row, *summary.folds[key]] if len(summary.names) > 1 else row)
     header = ["figure", "definition", "mean", "sd", f"{LEVEL} %"] + (summary.names if len(summary.names) > 1 else [])
     note = (
@@ -94,7 +82,7 @@ def _classes(summary: Summary) -> Section:
     for number, label in enumerate(classes):
         cells: list[Any] = [label, int(counts[number])]
         for rate in OF_CLASSES:
-            cells += [spelled_mean(summary, f"{rate}-{label}"), spelled_interval(summary.means[f"{rate}-{label}"])]
+            cells += [spelled_mean(summary, f"{rate}-{label}"), summary.means[f"{rate}-{label}"].text()]
         rows.append(cells)
     header = ["class", "images"] + [word for rate in OF_CLASSES for word in (rate, f"{LEVEL} %")]
     return Section("classes", "Classes", "Each class against all others, in %.", [Table("", "", header, rows)])

@@ -27,8 +27,8 @@ def precision_recall_figure(analysis: Analysis) -> Figure:
     for label, ranking in enumerate(analysis.ranked["coco"]):
         if not ranking.wanted.sum() or not len(ranking.score):
             continue
-        found = curves(ranking.correct[None, :1], ranking.wrong[None, :1], ranking.wanted.sum(keepdims=True))
-        recall, precision = found.recall[0, 0], found.precision[0, 0]
+        curve = curves(ranking.correct[:1, :1], ranking.wrong[:1, :1], ranking.wanted.sum(keepdims=True))
+        recall, precision = curve.recall[0, 0], curve.precision[0, 0]
         # The best precision holds for every lower recall, and ends where recall does.
         ax.step([0, *recall, recall[-1]], [precision[0], *precision, 0], where="pre", **_line(label),
                 label=analysis.inputs.classes[label])  # fmt: skip

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 from detectron2.config import CfgNode
 
 from cervical_d2.datasets.formats import Record
@@ -13,21 +12,18 @@ from cervical_d2.engine.tasks import CLASSIFICATION, task_of
 from cervical_d2.evaluation.analysis import Analysis
 from cervical_d2.evaluation.bootstrap import SAMPLES, Measured, measure
 from cervical_d2.evaluation.centers import SCORE
-from cervical_d2.evaluation.comparison import HEADER, MAIN, NOTE, compare, row, verdict
 from cervical_d2.evaluation.error_types import KINDS
+from cervical_d2.evaluation.figures import statistic
 from cervical_d2.evaluation.loading import load_inputs
 from cervical_d2.evaluation.severity import OWN
-from cervical_d2.files import replaced_folder, write_json, write_text
+from cervical_d2.files import plain, replaced_folder, write_json, write_text
 from cervical_d2.report.classification_report import cell_runs, write_cell_report
+from cervical_d2.report.differences import compared
 from cervical_d2.report.evaluation_sections import EvaluatedModel, sections
-from cervical_d2.report.figure_titles import TITLES, title
 from cervical_d2.report.gallery import FoundBox, Gallery, GalleryImage, TruthBox, write_images
-from cervical_d2.report.page import Section, page
+from cervical_d2.report.page import DISCLAIMER, FIGURES_FILE, page
 from cervical_d2.report.run_sections import Evaluated, evaluated, run_sections
-from cervical_d2.report.tables import Table
 
-FIGURES = "figures.json"
-DISCLAIMER = "Research software: not a medical device, not for diagnosis."
 logger = logging.getLogger("detectron2.cervical_d2")
 
 
@@ -49,20 +45,20 @@ def write_evaluation_report(
     """
     loaded = load_inputs(dataset, [item.predictions for item in sources], options.severity)
     analyses = [Analysis(one, options.score) for one in loaded.inputs]
-    measured = [measure(item.figures, item.inputs.units, options.samples, options.seed) for item in analyses]
+    measured = [measure(statistic(item), item.inputs.units, options.samples, options.seed) for item in analyses]
     names = [item.name for item in sources]
     parts = sections(EvaluatedModel(analyses[0], measured[0]))
     if len(sources) > 1:
-        parts.insert(1, _compared(measured, names))
+        parts.insert(1, compared(measured, names))
     parts += run_sections(sources, dataset)
     heading = f"{dataset}: {names[0]}" + (f", compared with {names[1]}" if len(names) > 1 else "")
-    with replaced_folder(output, FIGURES) as folder:
+    with replaced_folder(output, FIGURES_FILE) as folder:
         urls = write_images(loaded.records, folder)
         gallery = Gallery(
             loaded.inputs[0].classes, options.score, list(_images(analyses, loaded.records, urls)),
             names if len(names) > 1 else ("prediction",),
         )  # fmt: skip
-        write_json(folder / FIGURES, _document(dataset, names, measured, options), indent=1)
+        write_json(folder / FIGURES_FILE, _document(dataset, names, measured, options), indent=1)
         write_text(folder / "index.html", page(heading, DISCLAIMER, parts, gallery))
     return output / "index.html", loaded.notes
 
@@ -84,35 +80,13 @@ def write_reports(cfg: CfgNode) -> None:
         logger.info("\n".join([f"report: {path}", *notes]))
 
 
-def _compared(measured: Sequence[Measured], names: Sequence[str]) -> Section:
-    """The first less the second, the baseline."""
-    found = {item.name: item for item in compare(measured[1], measured[0])}
-    told = [*(name for name in TITLES if name in found), *(name for name in found if name not in TITLES)]
-    rows = [[title(name), *row(found[name])[1:]] for name in told if title(name)]
-    header = [HEADER[0], names[1], names[0], "difference", *HEADER[4:]]
-    return Section(
-        "compared",
-        f"Compared with {names[1]}",
-        verdict(found[MAIN], names[::-1], TITLES[MAIN]) + ".",
-        [Table("Differences", NOTE + ". Both are resampled together; figures.json has all figures.", header, rows)],
-    )
-
-
 def _document(dataset: str, names: Sequence[str], measured: Sequence[Measured], options: Options) -> dict[str, Any]:
     figures = {
-        model: {
-            name: dict(zip(("value", "low", "high"), map(_number, found.interval(name)), strict=True))
-            for name in found.figures
-        }
+        model: {name: found.interval(name) for name in found.figures}
         for model, found in zip(names, measured, strict=True)
     }
     settings = {"score": options.score, "samples": options.samples, "seed": options.seed}
-    return {"dataset": dataset, "settings": settings, "figures": figures}
-
-
-def _number(value: float) -> float | None:
-    """JSON has no NaN."""
-    return None if np.isnan(value) else round(value, 6)
+    return {"dataset": dataset, "settings": settings, "figures": plain(figures, digits=6)}
 
 
 def _images(analyses: Sequence[Analysis], records: Sequence[Record], urls: Sequence[str]) -> Iterator[GalleryImage]:
@@ -132,11 +106,12 @@ def _truth(analysis: Analysis) -> list[TruthBox | None]:
     truth = inputs.truth
     points: Sequence[Sequence[float] | None] = inputs.centers.tolist() if inputs.radius else [None] * len(truth.label)
     return [
-        None if ignore and label else TruthBox(box, -1 if ignore else label, found, covered, point)
-        for box, label, ignore, found, covered, point in zip(
-            truth.box, truth.label.tolist(), truth.ignore.tolist(), errors.found, errors.covered, points, strict=True
+        None if ignore and label else TruthBox(box, -1 if ignore else label, hit, covered, point)
+        for box, label, ignore, hit, covered, point in zip(
+            truth.box, truth.label.tolist(), truth.ignore.tolist(), errors.hit_score, errors.covered, points,
+            strict=True,
         )
-    ]
+    ]  # fmt: skip
 
 
 def _found(analysis: Analysis) -> list[FoundBox]:

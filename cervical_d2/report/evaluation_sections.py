@@ -1,16 +1,17 @@
 """The figures of an evaluation as sections of a page, each with its interval."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from cervical_d2.evaluation.analysis import Analysis
-from cervical_d2.evaluation.bootstrap import LEVEL, Interval, Measured
+from cervical_d2.evaluation.bootstrap import LEVEL, Measured
 from cervical_d2.evaluation.confusion import confusion_matrix
 from cervical_d2.evaluation.error_types import IGNORED, KINDS, error_table
+from cervical_d2.evaluation.figures import figure_of, title_of
 from cervical_d2.evaluation.froc import RATES, operation_at
-from cervical_d2.evaluation.protocol_table import HEADER, protocol_rows
+from cervical_d2.evaluation.protocols import HEADER, PROTOCOLS, protocol_rows
 from cervical_d2.report.evaluation_plots import (
     LESIONS,
     error_figure,
@@ -23,6 +24,23 @@ from cervical_d2.report.page import Card, Cards, Chart, Item, Matrix, Section
 from cervical_d2.report.tables import Table
 
 WANTED = (0.5, 0.7, 0.8, 0.9, 0.95)  # sensitivities for which thresholds are told
+CARDS = {
+    "coco/mAP": ("mAP", "average precision at an IoU of 0.5, mean of the classes: what the papers call mAP"),
+    "coco/AR": ("AR", "share of cells found at any score, mean of the classes: what the papers call AR"),
+    "coco/AP": ("COCO AP", "mean over IoUs of 0.50 to 0.95, which asks for exact boxes"),
+    "froc_image/1": ("Sensitivity at 1 false positive", "{} found with one an image on average"),
+    "slide/AUC": ("AUC of slides", "how well the surest detection tells abnormal slides from normal ones"),
+    "image/AUC": ("AUC of images", "how well the surest detection tells abnormal images from normal ones"),
+    "calibration/ECE": ("Calibration error", "mean distance of a score from the share of right detections"),
+}
+"""Headline figures: title, and a note in which {} stands for what is to be found."""
+PLACED = (
+    "coco/AP", "AP/{class}", "AP50/{class}", "recall50/{class}", "froc/{class}", "froc_image/{rate}",
+    "froc_slide/{rate}", "calibration/ECE", "severity/cost", "recall_by_size/{size}", "recall_by_crowding/{neighbors}",
+    *(f"{unit}/{name}" for unit in ("image", "slide") for name in ("AUC", "sensitivity", "specificity")),
+    *(f"{protocol.name}/{name}" for protocol in PROTOCOLS for name in ("mAP", "AR")),
+)  # fmt: skip
+"""Rows of `FIGURES` that a section shows in its own way; others follow in a table below the section that they name."""
 
 
 class EvaluatedModel(NamedTuple):
@@ -37,52 +55,40 @@ class EvaluatedModel(NamedTuple):
         return LESIONS[bool(self.analysis.inputs.severity.known.any())]
 
 
-def spelled(found: Interval) -> str:
-    """The interval as people read it, empty where there is none."""
-    return "" if np.isnan(found.low) else f"{found.low:.1f} to {found.high:.1f}"
-
-
 def sections(subject: EvaluatedModel) -> list[Section]:
     """All of one model's."""
     made = (_summary, _classes, _lesions, _units, _mistakes, _scores, _strata, _protocols)
-    return [section for make in made if (section := make(subject))]
+    parts = [section for make in made if (section := make(subject))]
+    return [part._replace(items=[*part.items, *_others(subject, part.name)]) for part in parts]
 
 
-def _cards(subject: EvaluatedModel, rows: Sequence[tuple[str, str, str]]) -> Cards:
-    found = []
-    for name, title, note in rows:
-        value = subject.measured.figures.get(name, float("nan"))
-        if not np.isnan(value):
-            found.append(Card(title, f"{value:.1f} %", spelled(subject.measured.interval(name)), note))
-    return Cards(found)
+def _others(subject: EvaluatedModel, section: str) -> list[Table]:
+    """The figures whose row names `section`, and that it does not place itself."""
+    rows: list[list[Any]] = []
+    for name, value in subject.measured.figures.items():
+        figure = figure_of(name)
+        if figure and figure.section == section and figure.name not in PLACED:
+            title = " ".join(filter(None, (title_of(name) or name, figure.unit and f"({figure.unit})")))
+            rows.append([title, value, subject.measured.interval(name).text(2)])
+    return [Table("More figures", "", ["figure", "value", f"{LEVEL} %"], rows)] if rows else []
 
 
 def _summary(subject: EvaluatedModel) -> Section:
     inputs = subject.analysis.inputs
     truths = int((~(inputs.truth.crowd | inputs.truth.ignore)).sum())
     unit = f"{inputs.units} slides" if inputs.grouped else f"{len(inputs.unit)} images"
-    cards = _cards(
-        subject,
-        (
-            ("coco/mAP", "mAP", "average precision at an IoU of 0.5, mean of the classes: what the papers call mAP"),
-            ("coco/AR", "AR", "share of cells found at any score, mean of the classes: what the papers call AR"),
-            ("coco/AP", "COCO AP", "mean over IoUs of 0.50 to 0.95, which asks for exact boxes"),
-            (
-                "froc_image/1",
-                "Sensitivity at 1 false positive",
-                f"{subject.lesion} found with one an image on average",
-            ),
-            ("slide/AUC", "AUC of slides", "how well the surest detection tells abnormal slides from normal ones"),
-            ("image/AUC", "AUC of images", "how well the surest detection tells abnormal images from normal ones"),
-            ("calibration/ECE", "Calibration error", "mean distance of a score from the share of right detections"),
-        ),
-    )
+    cards = []
+    for name, (title, note) in CARDS.items():
+        value = subject.measured.figures.get(name, float("nan"))
+        if not np.isnan(value):
+            interval = subject.measured.interval(name).text()
+            cards.append(Card(title, f"{value:.1f} %", interval, note.format(subject.lesion)))
     return Section(
         "summary",
         "Summary",
         f"{len(inputs.unit)} images, {truths:,} labeled cells, {len(inputs.detections.score):,} detections. "
         f"Below each figure its {LEVEL} % interval: what it could have been with other {unit} of this kind.",
-        [cards],
+        [Cards(cards)],
     )
 
 
@@ -93,7 +99,7 @@ def _classes(subject: EvaluatedModel) -> Section:
     for label, name in enumerate(inputs.classes):
         cells: list[Any] = [name, int((inputs.truth.label[counted] == label).sum())]
         for figure in ("AP50", "recall50", "AP", "froc"):
-            cells += [measured.figures[f"{figure}/{name}"], spelled(measured.interval(f"{figure}/{name}"))]
+            cells += [measured.figures[f"{figure}/{name}"], measured.interval(f"{figure}/{name}").text()]
         rows.append(cells)
     header = ["class", "cells", "AP50", f"{LEVEL} %", "recall", f"{LEVEL} %", "AP", f"{LEVEL} %", "FROC", f"{LEVEL} %"]
     note = "In %. Recall: found at any score; FROC: mean sensitivity at 1/8 to 8 false positives of the class an image."
@@ -110,8 +116,8 @@ def _lesions(subject: EvaluatedModel) -> Section:
     rates: list[list[Any]] = []
     for unit in analysis.units:
         for rate in RATES:
-            found = measured.interval(f"froc_{unit}/{rate:g}")
-            rates.append([f"{rate:g} / {unit}", found.value, spelled(found)])
+            interval = measured.interval(f"froc_{unit}/{rate:g}")
+            rates.append([f"{rate:g} / {unit}", interval.value, interval.text()])
     operations = [[f"{100 * wanted:g} %", *_operation(analysis, wanted)] for wanted in WANTED]
     matched = (
         f"a detection counts whose middle is within {analysis.inputs.radius:g} px of the labeled center"
@@ -134,8 +140,8 @@ def _lesions(subject: EvaluatedModel) -> Section:
 
 
 def _operation(analysis: Analysis, wanted: float) -> Iterator[float]:
-    found = operation_at(analysis.lesions, len(analysis.inputs.unit), wanted)
-    return iter((found.threshold, 100 * found.sensitivity, 100 * found.precision, found.false_positives))
+    point = operation_at(analysis.lesions, len(analysis.inputs.unit), wanted)
+    return iter((point.threshold, 100 * point.sensitivity, 100 * point.precision, point.false_positives))
 
 
 def _units(subject: EvaluatedModel) -> Section | None:
@@ -148,7 +154,7 @@ def _units(subject: EvaluatedModel) -> Section | None:
         units = analysis.units[name]
         cells: list[Any] = [f"{name}s", int(units.positive.sum()), int((~units.positive).sum())]
         for figure in ("AUC", "sensitivity", "specificity"):
-            cells += [measured.figures[f"{name}/{figure}"], spelled(measured.interval(f"{name}/{figure}"))]
+            cells += [measured.figures[f"{name}/{figure}"], measured.interval(f"{name}/{figure}").text()]
         rows.append(cells)
     header = ["", "abnormal", "normal", "AUC", f"{LEVEL} %", "sensitivity", f"{LEVEL} %", "specificity", f"{LEVEL} %"]
     return Section(
@@ -171,13 +177,13 @@ def _mistakes(subject: EvaluatedModel) -> Section:
     note = "Row: what it is. Column: what it was called. Background as a column is missed, as a row a false alarm."
     items.append(Matrix("What was called what", note, names, names, matrix, "truth", "prediction"))
     if "severity/cost" in measured.figures:
-        found = measured.interval("severity/cost")
+        cost = measured.interval("severity/cost")
         items.append(
             Table(
                 "Cost",
                 "Mistakes weighted by how grave they are (severity.yaml), per labeled cell; 0 is best.",
                 ["cost per cell", f"{LEVEL} %"],
-                [[found.value, f"{found.low:.2f} to {found.high:.2f}"]],
+                [[cost.value, cost.text(2)]],
             )
         )
     table = error_table(analysis.errors, inputs.truth, inputs.detections, analysis.score, len(inputs.classes))
@@ -192,10 +198,10 @@ def _mistakes(subject: EvaluatedModel) -> Section:
 
 
 def _scores(subject: EvaluatedModel) -> Section:
-    found = subject.measured.interval("calibration/ECE")
+    error = subject.measured.interval("calibration/ECE")
     note = (
         "If scores were probabilities, of detections with a score of 0.8 eight of ten would be right. Expected "
-        f"calibration error: {found.value:.1f} % ({spelled(found)})."
+        f"calibration error: {error.value:.1f} % ({error.text()})."
     )
     chart = Chart("reliability", "Scores and what is right", "Left: bars on the dotted line are well calibrated. "
                   "Right: how many detections there are.", reliability_figure(subject.analysis))  # fmt: skip
@@ -208,8 +214,8 @@ def _strata(subject: EvaluatedModel) -> Section:
     for name in measured.figures:
         group, _, leaf = name.partition("/")
         if group.startswith("recall_by_"):
-            found = measured.interval(name)
-            rows.append([group.removeprefix("recall_by_"), leaf, found.value, spelled(found)])
+            recall = measured.interval(name)
+            rows.append([group.removeprefix("recall_by_"), leaf, recall.value, recall.text()])
     note = (
         f"Cells found with a score of {subject.analysis.score:g} or more, in %. Small: up to 32 x 32 px, large: from "
         "96 x 96 px on, as COCO's. Neighbors: cells of any class whose boxes overlap."

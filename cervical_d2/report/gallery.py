@@ -18,7 +18,7 @@ from cervical_d2.colors import COLORS
 from cervical_d2.data.mapper import read_image
 from cervical_d2.datasets.formats import Record
 from cervical_d2.evaluation.error_types import KINDS
-from cervical_d2.files import write_bytes
+from cervical_d2.files import unique_names, write_bytes
 
 # What a detection is, as `error_types`: all but the first and the last are errors. gallery.css has a line for each.
 MEANINGS: Mapping[str, str] = MappingProxyType(
@@ -158,17 +158,8 @@ def write_images(records: Sequence[Record], folder: Path, side: int = 800) -> li
 
 def safe_names(files: Sequence[str]) -> list[str]:
     """A name for each of `files` that is an address as it is and unique in any file system, without extension."""
-    taken: set[str] = set()
-    names = []
-    for file in files:
-        stem = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(file).stem)[:LONGEST].strip("-") or "image"
-        name, number = stem, 1
-        while name.casefold() in taken:
-            number += 1
-            name = f"{stem}-{number}"
-        taken.add(name.casefold())
-        names.append(name)
-    return names
+    stems = (re.sub(r"[^A-Za-z0-9_-]+", "-", Path(file).stem)[:LONGEST].strip("-") for file in files)
+    return unique_names([stem or "image" for stem in stems])
 
 
 def _shrunk(image: np.ndarray, side: int) -> np.ndarray:

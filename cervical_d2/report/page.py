@@ -15,6 +15,8 @@ from cervical_d2.report.gallery import Gallery, gallery_document
 from cervical_d2.report.svg import inline_svg
 from cervical_d2.report.tables import Table
 
+DISCLAIMER = "Research software: not a medical device, not for diagnosis."
+FIGURES_FILE = "figures.json"  # the numbers of a report, beside its page
 TEMPLATES = Path(__file__).with_name("templates")
 SHADES = 10  # steps of a heat table, as in report.css
 # What stands in the page; of the gallery's, only where there is one. Each script uses those before it.

@@ -17,6 +17,7 @@ from cervical_d2.curation.statistics import (
     share,
 )
 from cervical_d2.data.pixels import PixelStatistics
+from cervical_d2.files import plain
 
 OVERLAPS = (0.3, 0.5, 0.7)  # IoU: ComparisonDetector's NMS, the final NMS of Detectron2, that of its RPN
 PERCENTILES = tuple(f"p{100 * quantile:g}" for quantile in QUANTILES)
@@ -65,7 +66,7 @@ def describe(subject: SplitStatistics) -> Document:
     if subject.pixels:
         pixels = subject.pixels
         document["pixels"] = {"format": pixels.format, "mean": pixels.mean, "std": pixels.std, "yaml": pixels.yaml}
-    return _plain(document)
+    return plain(document, digits=4)
 
 
 def _classes(split: SplitBoxes) -> Document:
@@ -95,16 +96,3 @@ def _anchors(split: SplitBoxes, fit: AnchorFit) -> Document:
 
 def _fits(iou: Floats) -> Document:
     return {"mean": mean(iou)} | {f"{threshold}": share(iou, threshold) for threshold in FITS}
-
-
-def _plain(value: Any) -> Any:
-    """Without numpy and NaN; floats to a ten-thousandth."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, np.ndarray | np.generic):
-        return _plain(value.tolist())
-    if isinstance(value, float):
-        return round(value, 4) if np.isfinite(value) else None
-    return value

@@ -29,7 +29,8 @@ def drawn(images: int, detections: int, classes: int) -> tuple[Any, Any]:
     """Truth of 6.5 cells an image on average, and detections, six of ten of them near a cell."""
     import numpy as np
 
-    from cervical_d2.evaluation.matching import Detections, Truth, box_area
+    from cervical_d2.boxes import box_area
+    from cervical_d2.evaluation.matching import Detections, Truth
 
     rng = np.random.default_rng(0)
 
@@ -93,6 +94,7 @@ def run(args: argparse.Namespace) -> None:
     from cervical_d2.evaluation.analysis import Analysis, EvaluationInput
     from cervical_d2.evaluation.bootstrap import measure
     from cervical_d2.evaluation.coco import coco_tables, summarize_coco
+    from cervical_d2.evaluation.figures import figures_of, statistic
     from cervical_d2.evaluation.protocols import PUBLISHED_CLASSES
     from cervical_d2.evaluation.severity import read_severity
     from cervical_d2.evaluation.table import aligned
@@ -120,11 +122,11 @@ def run(args: argparse.Namespace) -> None:
 
     def everything() -> None:
         ours()
-        Analysis(inputs).figures()
+        figures_of(Analysis(inputs))
 
     times = timed({"pycocotools": theirs, "COCO's figures": ours, "all figures": everything}, args.repeats)
     start = time.perf_counter()
-    measure(Analysis(inputs).figures, inputs.units, args.samples)
+    measure(statistic(Analysis(inputs)), inputs.units, args.samples)
     last = time.perf_counter() - start
     base = times["pycocotools"]
     rows = [

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from detectron2.structures import BoxMode
 
+from cervical_d2.boxes import pairwise_iou
 from cervical_d2.datasets.formats import Record
 
 DUPLICATE_IOU = 0.9  # beyond what two neighbors reach; two strokes of one hand on one cell lie here
@@ -67,14 +68,10 @@ def _pairs(record: Record, split: str, names: Sequence[str]) -> list[BoxPair]:
 
 def near_duplicates(boxes: np.ndarray) -> list[tuple[int, int, float]]:
     """(i, j, IoU) with i < j for all pairs of (R, 4) boxes whose IoU reaches `DUPLICATE_IOU`."""
-    area = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
-    found = []
+    pairs = []
     for start in range(0, len(boxes), ROWS):
-        rows = boxes[start : start + ROWS, None]
-        sides = np.minimum(rows[..., 2:], boxes[:, 2:]) - np.maximum(rows[..., :2], boxes[:, :2])
-        shared = sides.clip(min=0).prod(axis=2)
-        iou = shared / np.maximum(area[start : start + ROWS, None] + area - shared, np.finfo(float).tiny)
+        iou = pairwise_iou(boxes[start : start + ROWS], boxes)
         first, second = np.nonzero(iou >= DUPLICATE_IOU)
         later = first + start < second
-        found += [(int(i) + start, int(j), float(iou[i, j])) for i, j in zip(first[later], second[later], strict=True)]
-    return found
+        pairs += [(int(i) + start, int(j), float(iou[i, j])) for i, j in zip(first[later], second[later], strict=True)]
+    return pairs

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools.coco import COCO
 
-from cervical_d2.evaluation.coco import CocoTables, Detections, Truth, coco_tables, summarize_coco
-from cervical_d2.evaluation.matching import select
+from cervical_d2.evaluation.coco import CocoTables, coco_tables, summarize_coco
+from cervical_d2.evaluation.matching import Detections, Truth, select
 
 STATS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR{0}", "AR{1}", "AR{2}", "ARs", "ARm", "ARl")
 # Sides whose products lie on (32 x 32, 96 x 96, 16 x 64), just beside and far from the borders of the area ranges.
