@@ -16,12 +16,12 @@ from detectron2.utils import comm
 from cervical_d2.data.cell_records import label_of, labeled_records
 from cervical_d2.errors import UserError
 from cervical_d2.evaluation.classification import Answers, confusion, measured
+from cervical_d2.evaluation.predictions import PREDICTIONS
 from cervical_d2.evaluation.severity import OWN, read_severity
 from cervical_d2.evaluation.table import aligned, metrics_text
 from cervical_d2.files import write_json, write_text
 
 TASK = "classification"
-PREDICTIONS = "predictions.json"
 OF_CLASSES = ("sensitivity", "specificity", "h_mean", "f1", "auroc", "paper_sensitivity", "paper_specificity")
 Row = dict[str, Any]
 
@@ -33,7 +33,7 @@ class CellEvaluator(DatasetEvaluator):
     classes and, of each image, its file, group, label and scores.
     """
 
-    def __init__(self, dataset_name: str, output_dir: str, *, severity: Path = OWN, distributed: bool = True):
+    def __init__(self, dataset_name: str, output_dir: str | Path, *, severity: Path = OWN, distributed: bool = True):
         """`severity`: which of two classes is the lesion, whose sensitivity is told."""
         self.name, self.folder, self.distributed = dataset_name, Path(output_dir), distributed
         self.classes = list(MetadataCatalog.get(dataset_name).thing_classes)
@@ -58,17 +58,17 @@ class CellEvaluator(DatasetEvaluator):
         gathered = comm.gather(self.rows, dst=0) if self.distributed else [self.rows]
         if self.distributed and not comm.is_main_process():
             return {}
-        found: dict[Any, Row] = dict(itertools.chain.from_iterable(part.items() for part in gathered))
+        answers: dict[Any, Row] = dict(itertools.chain.from_iterable(part.items() for part in gathered))
         rows = [
             {
                 "file_name": record["file_name"],
                 "image_id": record["image_id"],
                 "group_id": record.get("group_id"),
                 "label": label_of(record),
-                **found[record["image_id"]],
+                **answers[record["image_id"]],
             }
             for record in labeled_records([self.name])
-            if record["image_id"] in found
+            if record["image_id"] in answers
         ]
         self._check(rows)
         document = {"dataset": self.name, "classes": self.classes, "positive": self.positive, "images": rows}
