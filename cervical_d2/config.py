@@ -69,13 +69,16 @@ def load_config(config_file: str = "", options: Sequence[str] = ()) -> CfgNode:
 
 
 def load_dumped_config(text: str, where: str) -> CfgNode:
-    """The config that a checkpoint carries, as text: a complete dump, so it holds the keys of its own Detectron2.
+    """The config that a checkpoint or a run carries: a complete dump, so it holds the keys of its own Detectron2.
 
     Those that the installed version does not know are left out, and the log says so.
+
+    Raises:
+        UserError: `text` is no such dump; the message begins with `where`.
     """
     cfg = get_cfg()
     add_cervical_config(cfg)
-    known, dumped = set(_flatten(cfg)), CfgNode.load_cfg(text)
+    known, dumped = set(_flatten(cfg)), _parsed_dump(text, where)
     if foreign := [name for name in _flatten(dumped) if name not in known]:
         logging.getLogger("detectron2.cervical_d2").warning(
             "%s: of another Detectron2; left out %s, which this one has not", where, ", ".join(foreign)
@@ -83,8 +86,21 @@ def load_dumped_config(text: str, where: str) -> CfgNode:
     for name in foreign:
         section, leaf = _section(dumped, name)
         del section[leaf]
-    cfg.merge_from_other_cfg(dumped)
+    try:
+        cfg.merge_from_other_cfg(dumped)
+    except (KeyError, ValueError, AssertionError) as error:
+        raise UserError(f"{where}: {_first_line(error)}") from error
     return cfg
+
+
+def _parsed_dump(text: str, where: str) -> CfgNode:
+    try:
+        if dumped := CfgNode.load_cfg(text):
+            return dumped
+        reason = "it is empty"
+    except (YAMLError, AttributeError, TypeError, AssertionError) as error:
+        reason = _first_line(error)
+    raise UserError(f"{where}: not a config in YAML ({reason}); restore it, or take another run")
 
 
 def _merge_file(cfg: CfgNode, path: Path, known: set[str]) -> None:

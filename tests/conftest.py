@@ -96,9 +96,9 @@ def write_tiny(folder: Path) -> Path:
 @pytest.fixture(autouse=True)
 def fresh_records():
     """Records are kept by what describes them, and the folder of a test that has passed becomes another test's."""
-    from cervical_d2.data.build import packed_records
+    from cervical_d2.data.build import forget_records
 
-    packed_records.cache_clear()
+    forget_records()
 
 
 def environment(**env: str) -> dict[str, str]:

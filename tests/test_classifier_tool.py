@@ -15,6 +15,7 @@ from classifier_scenes import forget_parts, train_classifier, write_cells
 from conftest import command, tool
 
 from cervical_d2.engine import cross_validation
+from cervical_d2.engine.run_folder import RunFolder
 from cervical_d2.errors import Interrupted, UserError
 from cervical_d2.evaluation.classification import measured
 from cervical_d2.evaluation.classification_evaluator import read_answers
@@ -139,9 +140,9 @@ def test_the_report_of_all_folds_is_one_page(trained, capsys):
 
 def test_the_page_of_leaked_copies_begins_with_what_they_are(trained):
     folder, _ = trained
-    runs = cell_runs(folder / "run")
+    runs = cell_runs(RunFolder(folder / "run"))
     for run in runs:
-        run.cfg.DATASETS.LEAK_COPIES_ACROSS_SPLITS = True
+        run.folder.cfg.DATASETS.LEAK_COPIES_ACROSS_SPLITS = True
     text = write_cell_report(runs, folder / "leak", samples=10).read_text()
     assert LEAK in text
     assert text.index('id="summary"') < text.index(LEAK) < text.index('id="figures"')

@@ -12,11 +12,12 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 
 from cervical_d2.config import load_config
-from cervical_d2.data.build import packed_records, records_of
+from cervical_d2.data.build import forget_records, records_of
 from cervical_d2.datasets.classes import ClassTable
 from cervical_d2.datasets.registry import class_names, register_all, register_file, resolve, resolve_all, splits_of
 from cervical_d2.engine.setup import prepare
 from cervical_d2.errors import UserError
+from cervical_d2.evaluation.ground_truth import open_split
 
 # Xu et al. 2022, section 2.1
 PAPER_CLASSES = ["ascus", "asch", "lsil", "hsil", "scc", "agc", "trich", "cand", "flora", "herps", "actin"]
@@ -140,11 +141,12 @@ def test_images_are_checked_before_training(tiny: Path):
         path.unlink()
         if content is not None:
             path.write_bytes(content)
-        packed_records.cache_clear()
+        forget_records()
         with pytest.raises(UserError, match=f"train3.png.*{word}"):
             records_of((name,))
         path.write_bytes(whole)
     change(tiny / "train.json", images=lambda images: [images[0], {**images[1], "width": 95}, *images[2:]])
+    forget_records()
     with pytest.raises(UserError, match=r"is 96 x 64 px, but its annotations say 95 x 64"):
         records_of((name,))
 
@@ -211,3 +213,17 @@ def test_real_sets_have_the_counts_of_their_readme(monkeypatch):
     bccd = [records_of((f"bccd_{split}",)) for split in ("train", "val", "test")]
     assert [len(records) for records in bccd] == [205, 87, 72]
     assert sum(len(record["annotations"]) for records in bccd for record in records) == 4886
+
+
+def test_a_split_is_one_object_until_its_name_has_another_reader(tiny: Path):
+    name = resolve(f"{tiny}/data.yaml:train")
+    split = open_split(name)
+    assert split.records is records_of((name,))  # training and evaluation speak of the same records
+    assert open_split(resolve(f"{tiny}/data.yaml:train")) is split
+    change(tiny / "train.json", annotations=lambda annotations: annotations[1:])
+    assert open_split(name) is split
+    records = DatasetCatalog.get(name)
+    DatasetCatalog.remove(name)
+    DatasetCatalog.register(name, lambda: records)
+    assert len(open_split(name).truth.boxes.label) == len(split.truth.boxes.label) - 1
+    assert (split.category_names, open_split(name).category_names) == ({5: "ASC-US", 7: "hsil"}, {})

@@ -27,7 +27,7 @@ from evaluator_scenes import (
 
 from cervical_d2.errors import UserError
 from cervical_d2.evaluation.evaluator import CervicalCOCOEvaluator
-from cervical_d2.evaluation.ground_truth import read_truth
+from cervical_d2.evaluation.ground_truth import open_split
 
 
 @pytest.fixture
@@ -183,7 +183,7 @@ def test_crowds_ignored_boxes_areas_and_box_modes_are_heeded(register):
 
 
 def test_truth_is_read_in_double_precision(register):
-    truth = read_truth(register([record(1, box([1000.1, 0.2, 10.3, 20.4], 2))]), 3).boxes
+    truth = open_split(register([record(1, box([1000.1, 0.2, 10.3, 20.4], 2))])).truth.boxes
     assert truth.box.tolist() == [[1000.1, 0.2, 1000.1 + 10.3, 0.2 + 20.4]]  # 1000.1 is 1000.09998 in 32 bits
     assert truth.label.tolist() == [2]
 

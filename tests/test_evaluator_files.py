@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import pytest
-from detectron2.data import MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from evaluator_scenes import (
     CLASSES,
     FILES,
@@ -41,6 +41,9 @@ def test_a_stale_json_file_is_neither_read_nor_left(register, tmp_path):
     output = found([[0, 0, 50, 50]], [0.9], [0])
     assert run(CervicalCOCOEvaluator(name, tmp_path), records, [output])["bbox"]["AR"] == 100
     records[0]["annotations"].append(box([200, 200, 50, 50]))
+    assert run(CervicalCOCOEvaluator(name, tmp_path), records, [output])["bbox"]["AR"] == 100  # read once
+    DatasetCatalog.remove(name)
+    DatasetCatalog.register(name, lambda: records)  # another reader
     assert run(CervicalCOCOEvaluator(name, tmp_path), records, [output])["bbox"]["AR"] == 50
     assert stale.read_text() == "not JSON"
     assert {path.name for path in tmp_path.iterdir()} == FILES | {stale.name}

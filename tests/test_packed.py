@@ -41,3 +41,11 @@ def test_a_choice_of_records_shares_their_bytes():
     assert np.shares_memory(chosen._bytes, packed._bytes)
     assert list(packed.chosen([])) == []
     assert list(PackedRecords([])) == []
+
+
+def test_several_are_joined_in_order_and_a_single_one_is_itself():
+    first, second = records(3, 2), records(2, 5)
+    one, other = PackedRecords(first), PackedRecords(second).chosen([1])
+    joined = PackedRecords.joined([one, PackedRecords([]), other])
+    assert list(joined) == [*first, second[1]]
+    assert PackedRecords.joined([one]) is one

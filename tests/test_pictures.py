@@ -9,6 +9,7 @@ import pytest
 
 from cervical_d2.colors import COLORS
 from cervical_d2.datasets.registry import resolve
+from cervical_d2.engine.run_folder import RunFolder
 from cervical_d2.errors import UserError
 from cervical_d2.report.pictures import GAP, draw_results, strip
 
@@ -45,7 +46,7 @@ def test_results_of_a_run_are_drawn_above_the_score(tiny: Path):
         for score in (0.9, 0.3)
     ]
     (folder / "predictions.json").write_text(json.dumps([{**rows[1], "bbox": [50, 30, 20, 20]}, rows[0]]))
-    files = draw_results({"predicted": tiny / "run"}, name, tiny / "out", score=0.5, count=3)
+    files = draw_results({"predicted": RunFolder(tiny / "run")}, name, tiny / "out", score=0.5, count=3)
     assert [path.name for path in files] == ["sheet.png", "val0.png", "val1.png", "val2.png"]
     image = cv2.cvtColor(cv2.imread(str(tiny / "out/val1.png")), cv2.COLOR_BGR2RGB)
     bar = image.shape[0] - 64
@@ -53,5 +54,6 @@ def test_results_of_a_run_are_drawn_above_the_score(tiny: Path):
     assert tuple(right[60, 15]) == COLORS[0]
     assert tuple(right[50, 60]) != COLORS[0]  # 0.3 is below the threshold
     with pytest.raises(UserError, match="evaluate first"):
-        draw_results({"a": tiny / "run", "b": tiny / "elsewhere"}, name, tiny / "out2", score=0.5, count=3)
+        runs = {name: RunFolder(tiny / name) for name in ("run", "elsewhere")}
+        draw_results(runs, name, tiny / "out2", score=0.5, count=3)
     assert not (tiny / "out2").exists()

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 from conftest import command
-from detectron2.data import DatasetCatalog
 
 from cervical_d2.datasets.registry import resolve
 from cervical_d2.errors import UserError
 from cervical_d2.evaluation.bootstrap import Interval
 from cervical_d2.evaluation.comparison import Difference, verdict
+from cervical_d2.evaluation.ground_truth import open_split
 from cervical_d2.evaluation.loading import load_inputs
 from cervical_d2.evaluation.predictions import read_predictions
 
@@ -21,10 +21,7 @@ def read(tiny: Path, rows):
     """`rows` for the split val of the set `tiny`: images 10, 13, 16, COCO's own class ids 5 (ascus) and 7 (hsil)."""
     path = tiny / "found.json"
     path.write_text(rows if isinstance(rows, str) else json.dumps(rows))
-    name = resolve(f"{tiny / 'data.yaml'}:val")
-    records = DatasetCatalog.get(name)
-    images = {record["image_id"]: number for number, record in enumerate(records)}
-    return read_predictions(path, name, records, images)
+    return read_predictions(path, open_split(resolve(f"{tiny / 'data.yaml'}:val")))
 
 
 def test_coco_results_with_the_files_own_ids(tiny: Path):
@@ -159,11 +156,12 @@ def test_less_error_and_cost_are_better(name, change, better):
 
 
 def test_a_name_that_two_images_share_is_none(tiny: Path):
-    name = resolve(f"{tiny / 'data.yaml'}:val")
+    split = open_split(resolve(f"{tiny / 'data.yaml'}:val"))
     records = [{"file_name": f"/{folder}/x.png", "image_id": folder} for folder in ("a", "b")]
+    shared = split._replace(records=records, truth=split.truth._replace(images={"a": 0, "b": 1}))
     path = tiny / "found.json"
     path.write_text(json.dumps([{**ROW, "image_id": "x.png"}]))
     with pytest.raises(UserError, match=r"entry 0: no image 'x\.png'"):
-        read_predictions(path, name, records, {"a": 0, "b": 1})
+        read_predictions(path, shared)
     path.write_text(json.dumps([{**ROW, "image_id": "b"}]))
-    assert read_predictions(path, name, records, {"a": 0, "b": 1}).detections.image.tolist() == [1]
+    assert read_predictions(path, shared).detections.image.tolist() == [1]

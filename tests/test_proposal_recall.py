@@ -70,7 +70,7 @@ def test_cells_are_counted_by_class_among_the_best_proposals(split, monkeypatch)
     detector = SimpleNamespace(
         model=SimpleNamespace(proposal_generator=rpn), cfg=None, class_names=["small", "large", "none"]
     )
-    monkeypatch.setattr(proposals.Trainer, "build_test_loader", lambda cfg, name: [[split]])
+    monkeypatch.setattr(proposals, "build_test_loader", lambda cfg, name: [[split]])
     monkeypatch.setattr(proposals, "propose", lambda model, batch: [boxes])
     found = proposal_recall(detector, SPLIT, [4, 1, 2, 3, 3], 0.5)
     assert (found.limits, found.cells.tolist()) == ([1, 2, 3, 4], [2, 1, 0])

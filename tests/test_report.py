@@ -145,7 +145,7 @@ def test_a_run_shows_how_it_learned_and_a_report_follows_by_config(tiny: Path, f
     document = json.loads((folder / "report/figures.json").read_text())
     assert document["settings"]["score"] == 0.93
     assert document["figures"]["run"]["image/sensitivity"]["value"] == 0  # its cells have a score of 0.9
-    assert evaluated(folder, dataset(tiny)).run == folder
+    assert evaluated(folder, dataset(tiny)).run.path == folder
 
 
 def test_a_users_table_of_severities_counts(tiny: Path, found: Path):

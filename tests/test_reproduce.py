@@ -10,9 +10,10 @@ from conftest import real_data, tool
 from detectron2.modeling import build_model
 
 from cervical_d2.config import load_config
+from cervical_d2.engine.run_folder import RunFolder
 from cervical_d2.errors import UserError
 from cervical_d2.papers import quick
-from cervical_d2.papers.detectors import done, predictions
+from cervical_d2.papers.detectors import done, split_of
 from cervical_d2.papers.experiments import Job, jobs, make_plan, parse_table, run_jobs
 from cervical_d2.papers.outcomes import markdown
 from cervical_d2.papers.tables import DETECTORS
@@ -123,10 +124,11 @@ def on_tiny(tiny: Path, labels):
 
 def finish(job: Job, rows) -> int:
     """As if `job` had been trained, and found `rows`."""
-    path = predictions(job)[1]
+    run = RunFolder(job.folder)
+    path = run.predictions(split_of(job))
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps(rows))
-    (job.folder / "model_final.pth").touch()
+    run.final.touch()
     return 0
 
 

@@ -7,11 +7,11 @@ import cv2
 import numpy as np
 import pytest
 
-from cervical_d2.data.build import records_of
 from cervical_d2.data.corruptions import CORRUPTIONS, STRENGTHS, corrupted
 from cervical_d2.data.mapper import read_image
 from cervical_d2.datasets.registry import resolve
-from cervical_d2.evaluation.robustness import PLAN, UNDISTURBED, Split, disturbed_images, evaluate, open_split
+from cervical_d2.evaluation.ground_truth import Split, open_split
+from cervical_d2.evaluation.robustness import PLAN, UNDISTURBED, disturbed_images, evaluate
 from cervical_d2.inference.detector import Detection
 from cervical_d2.report.robustness import BAR, SIDE, corruption_sheet, robustness_figure, robustness_table
 
@@ -35,8 +35,7 @@ class Recorder:
 
 
 def split_of(folder: Path, chosen=slice(None)) -> Split:
-    name = resolve(f"{folder}/data.yaml:val")
-    return open_split(name, records_of((name,))[chosen], Recorder("RGB"))
+    return open_split(resolve(f"{folder}/data.yaml:val")).chosen(range(IMAGES)[chosen])
 
 
 @pytest.mark.parametrize("trial", [UNDISTURBED, ("JPEG", 5), ("more eosin", 5)])
@@ -64,9 +63,10 @@ def test_a_detector_of_more_than_100_cells_an_image_has_its_recall(tiny: Path):
 def test_part_of_a_split_keeps_its_truth_and_its_noise(tiny: Path):
     whole, part = split_of(tiny), split_of(tiny, slice(1, None))
     assert len(part.records) == IMAGES - 1
-    assert set(part.truth.image) <= set(part.numbers)
-    assert len(part.truth.image) == 4  # two boxes in each image but the first, which has none
-    assert len(split_of(tiny, slice(0, 2)).truth.image) == 2
+    assert set(part.truth.boxes.image) <= set(part.numbers)
+    assert part.truth.centers.shape == (4, 2)
+    assert len(part.truth.boxes.image) == 4  # two boxes in each image but the first, which has none
+    assert len(split_of(tiny, slice(0, 2)).truth.boxes.image) == 2
     noisy = dict(disturbed_images(whole, ("noise", 5), 0))
     for number, image in disturbed_images(part, ("noise", 5), 0):
         np.testing.assert_array_equal(image, noisy[number])

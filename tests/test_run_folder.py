@@ -6,17 +6,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import tool
+from conftest import listing, tool
 from small_model import SMALL
 from test_trainer import trainer_of
 
 from cervical_d2.config import load_config
-from cervical_d2.data.build import packed_records, records_of
+from cervical_d2.data.build import forget_records, records_of
 from cervical_d2.datasets.registry import resolve
-from cervical_d2.engine import run_folder
-from cervical_d2.engine.run_folder import data_fingerprint, git_state, open_folder, starts
+from cervical_d2.engine import starts
+from cervical_d2.engine.run_folder import RunFolder
 from cervical_d2.engine.setup import prepare
-from cervical_d2.report.run_comparison import comparison, curves, read_run
+from cervical_d2.engine.starts import data_fingerprint, git_state, open_folder
+from cervical_d2.errors import UserError
+from cervical_d2.report.run_comparison import comparison, curves
 
 
 def opened(tiny: Path, *options: object, resume: bool = False) -> tuple[list[str], dict]:
@@ -35,7 +37,7 @@ def test_each_start_is_recorded(tiny: Path, monkeypatch):
     assert first["packages"]["numpy"]
     assert first["data"]["tiny_train"] == data_fingerprint(records_of((resolve(f"{tiny}/data.yaml:train"),)))
     opened(tiny, "SEED", 7, resume=True)
-    assert [start["resumes"] for start in starts(tiny / "run")] == [False, True]
+    assert [start["resumes"] for start in RunFolder(tiny / "run").starts] == [False, True]
 
 
 def test_resume_tells_what_differs_from_the_run_so_far(tiny: Path):
@@ -43,7 +45,7 @@ def test_resume_tells_what_differs_from_the_run_so_far(tiny: Path):
     document = json.loads((tiny / "train.json").read_text())
     document["annotations"][0]["bbox"][2] += 1
     (tiny / "train.json").write_text(json.dumps(document))
-    packed_records.cache_clear()
+    forget_records()
     lines, _ = opened(tiny, "SOLVER.BASE_LR", 0.001, "MODEL.WEIGHTS", "", resume=True)
     assert lines == [
         "differs from the run so far: SOLVER.BASE_LR was 0.005, is 0.001",
@@ -63,7 +65,7 @@ def test_drawn_seed_is_kept_by_a_resume(tiny: Path):
 
 def test_fingerprint_follows_the_data_and_not_their_place(tiny: Path):
     def found() -> dict:
-        packed_records.cache_clear()
+        forget_records()
         return data_fingerprint(records_of((resolve(f"{tiny}/data.yaml:val"),)))
 
     first = found()
@@ -81,19 +83,19 @@ def test_fingerprint_follows_the_data_and_not_their_place(tiny: Path):
 
 def test_git_state_is_that_of_the_checkout(tmp_path: Path, monkeypatch):
     assert git_state().keys() <= {"commit", "branch", "changed"}
-    monkeypatch.setattr(run_folder, "ROOT", tmp_path)
+    monkeypatch.setattr(starts, "ROOT", tmp_path)
     assert git_state() == {}  # installed from a wheel
     for words in (("init", "-q"), ("config", "user.email", "a@b"), ("config", "user.name", "a")):
         (tmp_path / ".git").mkdir(exist_ok=True)
-        run_folder._git(*words)
+        starts._git(*words)
     (tmp_path / "code.py").write_text("a = 1\n")
-    run_folder._git("add", "-A")
-    run_folder._git("commit", "-qm", "first")
+    starts._git("add", "-A")
+    starts._git("commit", "-qm", "first")
     assert len(git_state()["commit"]) == 40
     assert git_state()["changed"] == []
     (tmp_path / "code.py").write_text("a = 2\n")
     assert git_state()["changed"] == ["code.py"]
-    assert "+a = 2" in run_folder._git("diff", "HEAD")
+    assert "+a = 2" in starts._git("diff", "HEAD")
 
 
 def test_what_a_killed_run_was_writing_is_cleared_away(tiny: Path):
@@ -117,7 +119,7 @@ def two_runs(tiny: Path) -> Path:
 
 
 def test_comparison_tells_what_differs_and_the_last_figures(two_runs: Path):
-    runs = [read_run(two_runs / name) for name in ("a", "b")]
+    runs = [RunFolder(two_runs / name) for name in ("a", "b")]
     rows = {line.split("  ")[0]: line.split() for line in comparison(runs).splitlines()}
     assert rows["SOLVER.BASE_LR"][1:] == ["0.005", "0.02"]
     assert "SEED" not in rows
@@ -128,12 +130,12 @@ def test_comparison_tells_what_differs_and_the_last_figures(two_runs: Path):
 
 
 def test_curves_show_every_run(two_runs: Path):
-    runs = [read_run(two_runs / name) for name in ("a", "b")]
+    runs = [RunFolder(two_runs / name) for name in ("a", "b")]
     figure = curves(runs)
     assert [ax.get_title() for ax in figure.axes][:3] == ["total_loss", "validation/total_loss", "bbox/AP50"]
     loss = figure.axes[0]
     assert [line.get_label() for line in loss.lines] == [str(two_runs / name) for name in ("a", "b")]
-    expected = [(line["iteration"] + 1, line["total_loss"]) for line in runs[1].lines]
+    expected = [(line["iteration"] + 1, line["total_loss"]) for line in runs[1].metrics]
     np.testing.assert_allclose(loss.lines[1].get_xydata(), expected)
 
 
@@ -145,3 +147,48 @@ def test_compare_runs_as_a_command(two_runs: Path, capsys):
     assert tool("compare-runs", runs[0], two_runs / "images", "--output", two_runs / "no.png") == 2
     assert "no config.yaml here" in capsys.readouterr().err
     assert not (two_runs / "no.png").exists()
+
+
+def test_a_broken_record_is_one_line_and_half_a_last_line_is_left_out(tmp_path: Path):
+    whole = json.dumps({"starts": [{"time": "now"}]})
+    for text in (whole[:-3], "", "[]", '{"starts": 1}'):
+        (tmp_path / "run.json").write_text(text)
+        with pytest.raises(UserError, match=r"run\.json: not the whole record of a run's starts .*; remove it"):
+            _ = RunFolder(tmp_path).starts
+    lines = [json.dumps({"iteration": number}) for number in range(3)]
+    (tmp_path / "metrics.json").write_text("\n".join([*lines[:2], lines[2][:-1]]))
+    assert RunFolder(tmp_path).metrics == [{"iteration": 0}, {"iteration": 1}]
+    (tmp_path / "metrics.json").write_text("\n".join(lines))  # all but the end of the line
+    assert len(RunFolder(tmp_path).metrics) == 3
+    (tmp_path / "metrics.json").write_text("\n".join([lines[0], lines[1][:-1], lines[2]]))
+    with pytest.raises(UserError, match=r"metrics\.json: line 2 is not JSON"):
+        _ = RunFolder(tmp_path).metrics
+
+
+@pytest.mark.parametrize("content", [b"", b"MODEL: [", b"a word", b"SEED: [1]", b"\xff\xfe"])
+def test_a_config_that_is_none_is_one_line(tmp_path: Path, content):
+    (tmp_path / "config.yaml").write_bytes(content)
+    with pytest.raises(UserError, match=r"config\.yaml: "):
+        _ = RunFolder(tmp_path).cfg
+
+
+def test_a_resume_from_a_broken_record_leaves_the_folder_as_it_is(tiny: Path):
+    opened(tiny)
+    path = tiny / "run/run.json"
+    path.write_text(path.read_text()[:-40])
+    before = listing(tiny / "run")
+    with pytest.raises(UserError, match=r"run\.json: not the whole record"):
+        opened(tiny, "SOLVER.BASE_LR", 0.001, resume=True)
+    assert listing(tiny / "run") == before
+
+
+def test_a_run_is_finished_when_it_is_trained_and_evaluated_on_the_split(tmp_path: Path):
+    run = RunFolder(tmp_path)
+    for path in (run.final, run.predictions("tiny_val")):
+        assert not run.is_finished("tiny_val")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert run.is_finished("tiny_val")
+    assert not run.is_finished("tiny_test")
+    with pytest.raises(UserError, match=r"evaluation/tiny_test/predictions\.json: no such file; evaluate first"):
+        run.evaluated("tiny_test")

@@ -20,13 +20,15 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Read all, tell, draw."""
+    from cervical_d2.engine.run_folder import RunFolder
     from cervical_d2.files import write_bytes
     from cervical_d2.report.axes import png
-    from cervical_d2.report.run_comparison import comparison, curves, read_run
+    from cervical_d2.report.run_comparison import comparison, curves
 
-    runs = [read_run(folder) for folder in args.runs]
+    runs = list(map(RunFolder, args.runs))
+    text = comparison(runs)
     figure = curves(runs) if args.output else None
-    print(comparison(runs))
+    print(text)
     if figure:
         write_bytes(args.output, png(figure))
         print(f"\ncurves: {args.output}")

@@ -19,14 +19,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Find out the split, draw, say where."""
-    from cervical_d2.config import load_config
     from cervical_d2.datasets.registry import resolve
+    from cervical_d2.engine.run_folder import RunFolder
     from cervical_d2.report.pictures import draw_results
 
-    first, *others = args.runs
-    dataset = resolve(args.dataset or load_config(str(first / "config.yaml")).DATASETS.TEST[0])
-    runs = {str(run): run for run in args.runs} if others else {"predicted": first}
-    files = draw_results(runs, dataset, args.output or first / "pictures", score=args.score, count=args.count)
+    first, *others = map(RunFolder, args.runs)
+    dataset = resolve(args.dataset or first.cfg.DATASETS.TEST[0])
+    runs = {run.name: run for run in (first, *others)} if others else {"predicted": first}
+    files = draw_results(runs, dataset, args.output or first.path / "pictures", score=args.score, count=args.count)
     print(f"{files[0]} and {len(files) - 1} pictures beside it")
 
 

@@ -34,9 +34,9 @@ def run(args: argparse.Namespace) -> None:
     for path in args.weights:
         detector = Detector(path, device=args.device)
         own = detector.cfg.MODEL.RPN.POST_NMS_TOPK_TEST
-        found = proposal_recall(detector, dataset, args.limits, args.iou)
+        recall = proposal_recall(detector, dataset, args.limits, args.iou)
         print(f"{path}: cells of {dataset} met at IoU {args.iou:g}, %; its config proposes {own}")
-        print(f"{recall_table(found)}\n", flush=True)
+        print(f"{recall_table(recall)}\n", flush=True)
 
 
 if __name__ == "__main__":

@@ -30,8 +30,8 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Find out the split, evaluate, write, say where."""
-    from cervical_d2.config import load_config
     from cervical_d2.datasets.registry import resolve
+    from cervical_d2.engine.run_folder import RunFolder
     from cervical_d2.errors import UserError
     from cervical_d2.evaluation.severity import OWN
     from cervical_d2.report.classification_report import cell_runs, write_cell_report
@@ -39,7 +39,8 @@ def run(args: argparse.Namespace) -> None:
     from cervical_d2.report.run_sections import evaluated
 
     is_file = args.source.is_file()
-    if not is_file and (runs := cell_runs(args.source, args.dataset or "")):
+    source = args.source if is_file else RunFolder(args.source)
+    if not is_file and (runs := cell_runs(source, args.dataset or "")):
         if args.baseline:
             raise UserError("--baseline is of detectors; classifiers are compared by their summary.json")
         path = write_cell_report(runs, args.output or args.source / "report", args.samples, args.seed)
@@ -47,9 +48,8 @@ def run(args: argparse.Namespace) -> None:
         return
     if is_file and not (args.dataset and args.output):
         raise UserError(f"{args.source}: a file of predictions needs --dataset and --output")
-    named = args.dataset or load_config(str(args.source / "config.yaml")).DATASETS.TEST[0]
-    dataset = resolve(named)
-    sources = [evaluated(source, dataset) for source in (args.source, args.baseline) if source]
+    dataset = resolve(args.dataset or source.cfg.DATASETS.TEST[0])
+    sources = [evaluated(one, dataset) for one in (source, args.baseline) if one]
     options = Options(args.score, args.samples, args.seed, args.severity or OWN)
     path, notes = write_evaluation_report(dataset, sources, args.output or args.source / "report", options)
     for note in notes:

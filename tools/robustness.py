@@ -28,12 +28,13 @@ def run(args: argparse.Namespace) -> None:
     """Nothing is written before the inputs have been found good."""
     from cervical_d2.data.build import records_of
     from cervical_d2.datasets.registry import resolve
+    from cervical_d2.evaluation.ground_truth import open_split
     from cervical_d2.evaluation.robustness import (
         PLAN,
+        check_classes,
         complete,
         open_detector,
         open_results,
-        open_split,
         provenance,
         writing,
     )
@@ -45,7 +46,9 @@ def run(args: argparse.Namespace) -> None:
     name = resolve(args.dataset)
     records = records_of((name,))
     detector = open_detector(args.weights, args.device)
-    split = open_split(name, spread(records, args.samples or len(records)), detector)
+    split = open_split(name)
+    check_classes(split, detector)
+    split = split.chosen(spread(range(len(records)), args.samples or len(records)))
     with writing(args.output):
         results = open_results(args.output, provenance(args.weights, split, args.seed))
     if results.metrics:

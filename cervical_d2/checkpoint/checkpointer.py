@@ -11,13 +11,18 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
 
 from cervical_d2.checkpoint.anchors import drop_other_anchors
+from cervical_d2.checkpoint.checkpoint import KEY, Checkpoint
 from cervical_d2.checkpoint.conversion.convert import is_foreign
 from cervical_d2.checkpoint.load_report import convolution_of, fit_of, log_fit, place_backbone, warn_of_frozen
-from cervical_d2.checkpoint.safe_load import load_file
 from cervical_d2.errors import MachineError, UserError
 from cervical_d2.files import sync_folder
 
 logger = logging.getLogger("detectron2.cervical_d2")
+
+BEST, FINAL = "model_best", "model_final"
+"""Names of checkpoints without `.pth`: of the best evaluation so far, and of the end."""
+LAST = "last_checkpoint"
+"""The file that names the checkpoint to go on from."""
 
 
 class CervicalCheckpointer(DetectionCheckpointer):
@@ -42,14 +47,14 @@ class CervicalCheckpointer(DetectionCheckpointer):
         self.about, self.strict, self.keep = about or {}, strict, keep
         self.resumed = False
         """Whether `resume_or_load` found a checkpoint to go on from."""
-        self._read: tuple[str, dict[str, Any]] = ("", {})
+        self._resuming = False
 
     def save(self, name: str, **kwargs: Any) -> None:
         """Write `save_dir/name.pth` under a temporary name, sync, rename, then mark it as the last."""
         if not self.save_dir or not self.save_to_disk:
             return
         states = {key: part.state_dict() for key, part in self.checkpointables.items()}
-        data = {"model": self.model.state_dict(), **states, "cervical_d2": self.about, **kwargs}
+        data = {"model": self.model.state_dict(), **states, KEY: self.about, **kwargs}
         target = Path(self.save_dir) / f"{name}.pth"
         partial = target.with_suffix(".pth.partial")
         try:
@@ -59,7 +64,7 @@ class CervicalCheckpointer(DetectionCheckpointer):
                 os.fsync(file.fileno())
             partial.replace(target)
             sync_folder(target.parent)
-            if name != "model_best":  # a resume goes on from the newest, which the best need not be
+            if name != BEST:  # a resume goes on from the newest, which the best need not be
                 self.tag_last_checkpoint(target.name)
         except (OSError, RuntimeError) as error:  # torch reports a failed write as either
             if "DataLoader" in str(error):
@@ -75,10 +80,10 @@ class CervicalCheckpointer(DetectionCheckpointer):
             old.unlink()
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
-        """Write the name into `last_checkpoint`, by rename."""
-        partial = Path(self.save_dir) / "last_checkpoint.partial"
+        """Write the name into `LAST`, by rename."""
+        partial = Path(self.save_dir) / f"{LAST}.partial"
         partial.write_text(last_filename_basename)
-        partial.replace(Path(self.save_dir) / "last_checkpoint")
+        partial.replace(Path(self.save_dir) / LAST)
 
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
         """With `resume`: go on from the last checkpoint in `save_dir` that can be read; else load the weights `path`.
@@ -89,32 +94,32 @@ class CervicalCheckpointer(DetectionCheckpointer):
         candidates = self._to_go_on_from() if resume else []
         for number, candidate in enumerate(candidates):
             try:
-                self._read = (str(candidate), load_file(str(candidate)))
+                Checkpoint.open(candidate)
             except UserError as error:
                 if number == len(candidates) - 1:
                     raise
                 logger.warning("%s; going on from the checkpoint before it", error)
                 continue
-            self.resumed = True
+            self.resumed = self._resuming = True
             try:
                 return self.load(str(candidate))
             finally:
-                self._read = ("", {})
+                self._resuming = False
         return self.load(path, checkpointables=[])
 
     def _to_go_on_from(self) -> list[Path]:
         """Checkpoints in `save_dir`: the one marked as the last, then the others from the newest on."""
         folder = Path(self.save_dir)
-        found = [path for path in folder.glob("model_*.pth") if path.name != "model_best.pth"]
-        found.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
-        tag = folder / "last_checkpoint"
+        others = [path for path in folder.glob("model_*.pth") if path.stem != BEST]
+        others.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
+        tag = folder / LAST
         marked = folder / tag.read_text().strip() if tag.exists() else folder
-        return [marked] * marked.is_file() + [path for path in found if path != marked]
+        return [marked] * marked.is_file() + [path for path in others if path != marked]
 
     def _numbered(self) -> list[Path]:
-        """Checkpoints of the way, from the newest on."""
-        found = [path for path in Path(self.save_dir).glob("model_*.pth") if re.fullmatch(r"model_\d+", path.stem)]
-        return sorted(found, reverse=True)
+        """The periodic checkpoints, newest first."""
+        paths = Path(self.save_dir).glob("model_*.pth")
+        return sorted((path for path in paths if re.fullmatch(r"model_\d+", path.stem)), reverse=True)
 
     def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Raises `UserError` for a file that is missing, broken off, unsafe or of another kind."""
@@ -123,13 +128,14 @@ class CervicalCheckpointer(DetectionCheckpointer):
             raise UserError(f"{path}: no such weights file; check MODEL.WEIGHTS")
         if not local:
             warn_of_frozen(self.model, self.model.state_dict())
-        return super().load(local, *args, **kwargs)
+        try:
+            return super().load(local, *args, **kwargs)
+        finally:
+            Checkpoint.release()
 
     def _load_file(self, filename: str) -> dict[str, Any]:
-        read, loaded = self._read
-        to_go_on = read == filename and "trainer" in self.checkpointables
-        if read != filename:
-            loaded = load_file(filename)
+        loaded = Checkpoint.open(filename).content
+        to_go_on = self._resuming and "trainer" in self.checkpointables
         if to_go_on and "Metrics" not in loaded.get("trainer", {}).get("hooks", {}):
             raise UserError(
                 f"{filename}: not of this trainer (Detectron2's own leaves out what an exact resume needs); start a "
@@ -144,7 +150,7 @@ class CervicalCheckpointer(DetectionCheckpointer):
         if filename.endswith(".pkl") and "model" not in loaded:
             raise UserError(f"{filename}: no 'model' in it; only Detectron2's own .pkl files are read")
         checkpoint = loaded if "model" in loaded else {"model": loaded}
-        if read != filename and "config" in self.about:  # a training starts
+        if not self._resuming and "config" in self.about:  # a training starts
             drop_other_anchors(checkpoint, self.about["config"], filename)
         return checkpoint
 

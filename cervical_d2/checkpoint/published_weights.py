@@ -34,5 +34,5 @@ def _conversion(entry: dict[str, str]) -> str:
 
 def how_to_get(file: str) -> str:
     """Whose the weights in `file` are and how to make it, empty for a file that no config of ours names."""
-    found = next((weights for weights in read_weights().values() if weights.file == file), None)
-    return f"it is {found.source}: {found.command}" if found else ""
+    published = next((weights for weights in read_weights().values() if weights.file == file), None)
+    return f"it is {published.source}: {published.command}" if published else ""

@@ -1,7 +1,8 @@
 """From a config to records and loaders."""
 
+import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,27 +18,61 @@ from cervical_d2.data.sampling import train_repeats
 from cervical_d2.datasets.checks import check_images
 from cervical_d2.datasets.formats import Record
 from cervical_d2.datasets.problems import Problems
-from cervical_d2.datasets.registry import has_images
+from cervical_d2.datasets.registry import SplitReader, has_images
 from cervical_d2.errors import UserError
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class ReadSplit:
+    """What the files of a registered split say. `category_names`: see `datasets.formats.Document`."""
+
+    records: PackedRecords
+    category_names: Mapping[Any, str]
+
+
+def read_registered(name: str) -> ReadSplit:
+    """The registered split `name`, read once in a process; no image is opened.
+
+    It is kept for its reader: a name that is registered anew has another reader and is read anew. What anyone writes
+    into the files meanwhile is not seen, so that training, evaluation and report speak of the same data.
+    """
+    return _read(DatasetCatalog[name])
+
+
+@functools.lru_cache(maxsize=16)
+def _read(reader: Callable[[], list[Record]]) -> ReadSplit:
+    if isinstance(reader, SplitReader):
+        document = reader.read()
+        return ReadSplit(PackedRecords(document.records), document.category_names)
+    return ReadSplit(PackedRecords(reader()), {})
+
+
 def records_of(names: tuple[str, ...]) -> PackedRecords:
-    """The records of the registered splits `names`, their images checked; kept, as several parts ask for them."""
-    return packed_records(names, tuple(DatasetCatalog[name] for name in names))
+    """The records of the registered splits `names`, their images checked; both once in a process.
+
+    Raises:
+        UserError: a split without images, or an image that cannot be used.
+    """
+    if bare := [name for name in names if not has_images(name)]:
+        raise UserError(f"{bare[0]}: boxes without images; name their folder under 'images:'")
+    return _checked(names, tuple(map(read_registered, names)))
 
 
 @functools.lru_cache(maxsize=8)
-def packed_records(names: tuple[str, ...], _: tuple[Callable[[], list[Record]], ...]) -> PackedRecords:
-    """What `records_of` keeps for these readers: a name that is registered anew has another one."""
-    if bare := [name for name in names if not has_images(name)]:
-        raise UserError(f"{bare[0]}: boxes without images; name their folder under 'images:'")
-    records = [record for name in names for record in DatasetCatalog.get(name)]
-    if not records:
+def _checked(names: tuple[str, ...], splits: tuple[ReadSplit, ...]) -> PackedRecords:
+    records = PackedRecords.joined([split.records for split in splits])
+    if not len(records):
         raise UserError(f"{', '.join(names)}: no image; check the data set's paths")
     problems = Problems()
     check_images(records, problems)
     problems.settle()
-    return PackedRecords(records)
+    return records
+
+
+def forget_records() -> None:
+    """Read and check all splits anew when they are next asked for."""
+    _read.cache_clear()
+    _checked.cache_clear()
 
 
 def train_records(cfg: CfgNode) -> PackedRecords:

@@ -24,8 +24,10 @@ def label_of(record: Record) -> int | None:
     """
     labels = {entry["category_id"] for entry in record["annotations"] if entry["category_id"] >= 0}
     if len(labels) > 1:
-        found = f"{record['file_name']}: shows cells of {len(labels)} classes"
-        raise UserError(f"{found}; a classifier needs images of one class each, so cut the cells out")
+        raise UserError(
+            f"{record['file_name']}: shows cells of {len(labels)} classes; a classifier needs images of one class "
+            "each, so cut the cells out"
+        )
     return next(iter(labels), None)
 
 

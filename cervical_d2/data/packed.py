@@ -22,6 +22,16 @@ class PackedRecords(Sequence[Record]):
         self._spans = np.stack([ends - lengths, ends], axis=1)
         self._bytes = np.frombuffer(b"".join(parts), np.uint8)
 
+    @staticmethod
+    def joined(parts: "Sequence[PackedRecords]") -> "PackedRecords":
+        """All records of `parts`, which for several are copied."""
+        if len(parts) == 1:
+            return parts[0]
+        whole, starts = object.__new__(PackedRecords), np.cumsum([0, *(len(part._bytes) for part in parts)])
+        whole._bytes = np.concatenate([part._bytes for part in parts])
+        whole._spans = np.concatenate([part._spans + start for part, start in zip(parts, starts[:-1], strict=True)])
+        return whole
+
     def chosen(self, places: Sequence[int]) -> "PackedRecords":
         """The records at `places`, in that order, in the same bytes."""
         chosen = object.__new__(PackedRecords)

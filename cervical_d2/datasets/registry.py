@@ -5,14 +5,13 @@ is a user's own.
 """
 
 import difflib
-import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from cervical_d2.datasets.definition import Definition, read_definitions, read_label_map
-from cervical_d2.datasets.formats import Record
+from cervical_d2.datasets.formats import Document, Record
 from cervical_d2.datasets.reading import CATALOG, read_split
 from cervical_d2.errors import UserError
 
@@ -27,10 +26,7 @@ def register_all() -> None:
 
 def register_file(path: Path) -> list[str]:
     """Register the splits that a YAML file describes, and return their names. Safe to call again."""
-    definitions = read_definitions(path)
-    for definition in definitions.values():
-        _register(definition)
-    return list(definitions)
+    return _register_each(read_definitions(path))
 
 
 def resolve(name: str) -> str:
@@ -43,10 +39,10 @@ def resolve(name: str) -> str:
     path, _, split = plain.rpartition(":")
     if path.endswith((".yaml", ".yml")):
         definitions = read_definitions(Path(path))
-        plain = next((known for known, found in definitions.items() if found.place is found.splits.get(split)), "")
+        plain = next((known for known, one in definitions.items() if one.place is one.splits.get(split)), "")
         if not plain:
             raise UserError(f"{path}: no split {split!r}; it has {', '.join(definitions)}")
-        register_file(Path(path))
+        _register_each(definitions)
     if plain not in DatasetCatalog.list():
         near = difflib.get_close_matches(plain, DatasetCatalog.list(), n=1)
         hint = f"did you mean {near[0]}?" if near else "see cervical_d2/datasets/catalog."
@@ -91,15 +87,15 @@ def splits_of(names: Iterable[str]) -> list[str]:
 def _splits_of(name: str) -> list[str]:
     plain, *maps = name_and_maps(name)
     if plain.endswith((".yaml", ".yml")):
-        found = register_file(Path(plain))
+        splits = register_file(Path(plain))
     else:
-        found = [split for split, known in _DEFINITIONS.items() if split in {f"{plain}_{key}" for key in known.splits}]
-    return [resolve("@".join([split, *maps])) for split in found or [plain]]
+        splits = [split for split, known in _DEFINITIONS.items() if split in {f"{plain}_{key}" for key in known.splits}]
+    return [resolve("@".join([split, *maps])) for split in splits or [plain]]
 
 
-def _one_file_each(found: Iterable[tuple[str, Path | None]]) -> list[str]:
-    """The names of `found`, that each came from its file, once the next ones have been registered."""
-    pairs = list(found)
+def _one_file_each(registered: Iterable[tuple[str, Path | None]]) -> list[str]:
+    """The names of `registered` (name, file); each must still be its file's once all others are registered."""
+    pairs = list(registered)
     for name, path in pairs:
         if (other := _file(name)) != path:
             raise UserError(f"{path} and {other} both describe {name}; give one of the data sets another 'name:'")
@@ -140,6 +136,12 @@ def class_names(names: list[str]) -> list[str]:
     return list(first)
 
 
+def _register_each(definitions: Mapping[str, Definition]) -> list[str]:
+    for definition in definitions.values():
+        _register(definition)
+    return list(definitions)
+
+
 def _register(definition: Definition) -> None:
     name = definition.name
     if name in DatasetCatalog.list():
@@ -147,18 +149,28 @@ def _register(definition: Definition) -> None:
             return
         DatasetCatalog.remove(name)
         MetadataCatalog.remove(name)
-    DatasetCatalog.register(name, functools.partial(_read, definition))
+    DatasetCatalog.register(name, SplitReader(definition))
     radius = definition.centers.radius if definition.centers else None
     MetadataCatalog.get(name).set(thing_classes=definition.classes.names, evaluator_type="coco", center_radius=radius)
     _DEFINITIONS[name] = definition
 
 
-def _read(definition: Definition) -> list[Record]:
-    """The records, without what only their reading needed."""
-    split = read_split(definition)
-    split.problems.settle()
-    for record in split.document.records:
-        del record["source"], record["name"]
-        for annotation in record["annotations"]:
-            del annotation["category"], annotation["id"]
-    return split.document.records
+class SplitReader:
+    """Reads a split that a YAML file describes: what `DatasetCatalog` calls for its records."""
+
+    def __init__(self, definition: Definition):
+        self.definition = definition
+
+    def __call__(self) -> list[Record]:
+        """The records, without what only their reading needs. Raises `UserError` as `read_split`."""
+        return self.read().records
+
+    def read(self) -> Document:
+        """Those records, with what else the files say."""
+        split = read_split(self.definition)
+        split.problems.settle()
+        for record in split.document.records:
+            del record["source"], record["name"]
+            for annotation in record["annotations"]:
+                del annotation["category"], annotation["id"]
+        return split.document

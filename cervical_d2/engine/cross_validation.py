@@ -1,26 +1,25 @@
 """The trainings of a classifier that a config asks for, fold after fold, each a run of its own."""
 
-import os
 import shlex
-import signal
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import FrameType
 
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 
-from cervical_d2.config import differences, load_dumped_config
+from cervical_d2.checkpoint.checkpoint import Checkpoint
+from cervical_d2.config import differences
 from cervical_d2.curation.folds import Part, divide
 from cervical_d2.datasets.registry import resolve
 from cervical_d2.engine.processes.ranks import on_all_ranks
-from cervical_d2.engine.processes.signals import SIGNALS
-from cervical_d2.engine.run_folder import SAME_RUN
+from cervical_d2.engine.processes.signals import signals_passed_on
+from cervical_d2.engine.run_folder import RunFolder
 from cervical_d2.engine.setup import prepare
+from cervical_d2.engine.starts import SAME_RUN
 from cervical_d2.engine.tasks import CLASSIFICATION, task_of
 from cervical_d2.errors import Interrupted, UserError
-from cervical_d2.evaluation.classification_evaluator import PREDICTIONS, TASK
+from cervical_d2.evaluation.classification_evaluator import TASK
 
 
 def parts_of(cfg: CfgNode, *, train: bool, resume: bool) -> list[Part]:
@@ -68,21 +67,14 @@ def config_of(cfg: CfgNode, part: Part) -> CfgNode:
     return one
 
 
-def answers_file(cfg: CfgNode, part: Part) -> Path:
-    """Where the answers of the part's last test split are, once it is evaluated."""
-    return Path(cfg.OUTPUT_DIR) / part.folder / "evaluation" / resolve(part.test[-1]) / PREDICTIONS
-
-
 def is_done(cfg: CfgNode, part: Part) -> bool:
     """Whether the part is trained and evaluated to the end, with this very config."""
     one = config_of(cfg, part)
-    folder = Path(one.OUTPUT_DIR)
-    if not ((folder / "model_final.pth").is_file() and answers_file(cfg, part).is_file()):
+    run = RunFolder(one.OUTPUT_DIR)
+    if not run.is_finished(resolve(part.test[-1])):
         return False
     prepare(one, resume=True)
-    path = folder / "config.yaml"
-    before = load_dumped_config(path.read_text(), str(path))
-    return not [name for name, *_ in differences(before, one) if name not in (*SAME_RUN, "TEST.REPORT")]
+    return not [name for name, *_ in differences(run.cfg, one) if name not in (*SAME_RUN, "TEST.REPORT")]
 
 
 def run_parts(
@@ -100,6 +92,7 @@ def run_parts(
         UserError: without a message: a part has ended with another status than 0, and has said why.
         Interrupted: a signal came, and the part has ended in good order.
     """
+    Checkpoint.release()  # the parts' own processes read it
     for number, part in enumerate(parts):
         what = f"{part.folder}, {number + 1} of {len(parts)}"
         if skip_done and is_done(cfg, part):
@@ -112,23 +105,12 @@ def run_parts(
 
 
 def _run(command: Sequence[str]) -> None:
-    """As `subprocess.run`, which would kill at once what a signal has asked to write a checkpoint."""
-    came: list[int] = []
-    with subprocess.Popen(command) as child:
-
-        def pass_on(signum: int, _: FrameType | None) -> None:
-            came.append(signum)
-            os.kill(child.pid, signum)
-
-        before = {number: signal.signal(number, pass_on) for number in SIGNALS}
-        try:
-            status = child.wait()
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-    if came:
-        raise Interrupted(came[0])
+    """Like `subprocess.run`, which would kill at once a child that a signal has asked to write a checkpoint."""
+    with subprocess.Popen(command) as child, signals_passed_on(lambda: [child.pid]) as passed:
+        status = child.wait()
+    if passed:
+        raise Interrupted(passed[0])
     if status:
-        error = UserError("")  # it has told why
+        error = UserError("")  # the child has already printed the reason
         error.status = status if status > 0 else 128 - status
         raise error

@@ -9,6 +9,7 @@ from detectron2.engine import HookBase
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
 
+from cervical_d2.checkpoint.checkpointer import BEST, FINAL
 from cervical_d2.errors import Interrupted
 from cervical_d2.evaluation.figures import less_is_better
 
@@ -117,7 +118,7 @@ class Evaluate(PeriodicHook):
     def act(self, iterations: int) -> None:
         """Evaluate and draw the consequences."""
         if self.secure:
-            self.secure("model_final" if iterations == self.trainer.max_iter else numbered(iterations))
+            self.secure(FINAL if iterations == self.trainer.max_iter else numbered(iterations))
         scalars = {name: float(value) for name, value in flatten_results_dict(dict(self.evaluate())).items()}
         finite = {name: value for name, value in scalars.items() if math.isfinite(value)}
         self.trainer.storage.put_scalars(**finite, smoothing_hint=False)
@@ -127,8 +128,8 @@ class Evaluate(PeriodicHook):
             logger.warning("TEST.BEST_METRIC %s was not computed, or is NaN; there are %s", self.metric, known)
         elif self._is_better(value):
             self.best, self.best_iteration, self.without_gain = value, iterations - 1, 0
-            self.save("model_best")
-            logger.info("best %s so far: %.4f, kept in model_best.pth", self.metric, value)
+            self.save(BEST)
+            logger.info("best %s so far: %.4f, kept in %s.pth", self.metric, value, BEST)
         else:
             self.without_gain += 1
             self._stop_if_exhausted(iterations)
@@ -153,8 +154,10 @@ class Evaluate(PeriodicHook):
         return {**super().state_dict(), **best}
 
 
-class Checkpoint(PeriodicHook):
-    """Saves every `period` iterations, and `model_final` at the end, wherever early stopping puts that."""
+class SaveCheckpoint(PeriodicHook):
+    """Saves every `period` iterations, and `model_final` at the end, also where early stopping ends the run."""
+
+    __qualname__ = "Checkpoint"  # the key of its state in checkpoints
 
     def __init__(self, period: int, save: Save):
         self.period, self.save = period, save
@@ -164,9 +167,9 @@ class Checkpoint(PeriodicHook):
         return iterations == self.trainer.max_iter or (self.period > 0 and iterations % self.period == 0)
 
     def act(self, iterations: int) -> None:
-        """Save."""
-        self.done = iterations  # as whoever reads the file needs to know
-        self.save("model_final" if iterations == self.trainer.max_iter else numbered(iterations))
+        """Save, and note it first: whoever reads the file needs to know that it was saved."""
+        self.done = iterations
+        self.save(FINAL if iterations == self.trainer.max_iter else numbered(iterations))
 
 
 def numbered(iterations: int) -> str:

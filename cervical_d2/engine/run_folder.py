@@ -1,176 +1,114 @@
-"""OUTPUT_DIR: one run at a time, and what makes it repeatable written beside its results.
+"""What a training or an evaluation has left in its OUTPUT_DIR, read once and handed on."""
 
-config.yaml is the resolved config, run.json one entry for each start, uncommitted.diff what was not yet in git.
-"""
-
-import datetime
-import hashlib
+import functools
 import json
-import logging
-import os
-import platform
-import shlex
-import subprocess
-import sys
-from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-import detectron2
-import torch
 from detectron2.config import CfgNode
-from detectron2.utils import comm
 
-from cervical_d2.config import differences, load_dumped_config
-from cervical_d2.data.build import records_of
-from cervical_d2.datasets.formats import Record
+from cervical_d2.checkpoint.checkpointer import BEST, FINAL, LAST
+from cervical_d2.config import load_dumped_config
 from cervical_d2.errors import UserError
-from cervical_d2.files import write_json, write_text
-
-if sys.platform != "win32":
-    import fcntl
-
-logger = logging.getLogger("detectron2.cervical_d2")
-
-ROOT = Path(__file__).parents[2]
-PACKAGES = ("torch", "torchvision", "detectron2", "numpy", "opencv-python", "pycocotools", "fvcore", "Pillow")
-SAME_RUN = ("OUTPUT_DIR", "MODEL.WEIGHTS")  # keys that may differ between a run's starts without a word
-_locks: dict[Path, IO[str]] = {}
+from cervical_d2.evaluation.classification_evaluator import Answered, read_answers
+from cervical_d2.evaluation.predictions import PREDICTIONS
 
 
-def open_folder(cfg: CfgNode, *, train: bool, resume: bool) -> list[str]:
-    """Make OUTPUT_DIR and lock it until the process ends; record the start; return lines that say what changed.
+class RunFolder:
+    """An OUTPUT_DIR of train_net.py or tools/train_classifier.py: where each of its files is, and what it says.
 
-    Raises:
-        UserError: another process is writing there.
+    A file is read when it is first asked for, and not again: of a folder that a run is still writing into, open
+    another one.
     """
-    folder = Path(cfg.OUTPUT_DIR)
-    folder.mkdir(parents=True, exist_ok=True)
-    _lock(folder)
-    for partial in folder.glob("*.partial"):  # what a killed run was writing
-        partial.unlink()
-    path = folder / "config.yaml"
-    start = _start(cfg, train, resume)
-    lines = _changes(cfg, path, start) if resume and path.exists() else []
-    if train or not path.exists():
-        write_text(path, cfg.dump())
-    write_json(folder / "run.json", {"starts": [*starts(folder), start]}, indent=1)
-    if start["git"].get("changed"):
-        write_text(folder / "uncommitted.diff", _git("diff", "HEAD") or "")
-    return lines
 
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.name = str(path)
+        self.config, self.record, self.history = (
+            self.path / file for file in ("config.yaml", "run.json", "metrics.json")
+        )
+        self.best, self.final = (self.path / f"{name}.pth" for name in (BEST, FINAL))
+        self.last = self.path / LAST
+        """The file that names the checkpoint to go on from."""
+        self._answers: dict[str, Answered] = {}
 
-def starts(folder: Path) -> list[dict[str, Any]]:
-    """The entries of run.json, none where there is none."""
-    path = folder / "run.json"
-    return json.loads(path.read_text())["starts"] if path.exists() else []
+    @property
+    def exists(self) -> bool:
+        """Whether a run has been started here."""
+        return self.config.is_file()
 
+    @functools.cached_property
+    def config_text(self) -> str:
+        """config.yaml as it is. Raises `UserError` if there is none, or it is not text."""
+        if not self.exists:
+            raise UserError(f"{self.path}: no config.yaml here; name the OUTPUT_DIR of train_net.py")
+        try:
+            return self.config.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise UserError(f"{self.config}: not text in UTF-8 ({error}); restore it, or take another run") from error
 
-def _lock(folder: Path) -> None:
-    # A lock of POSIX ends with its process, however that dies, and is not inherited by data workers.
-    path = (folder / ".lock").resolve()
-    if sys.platform == "win32" or path in _locks:
-        return
-    handle = path.open("a+")
-    try:
-        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        handle.seek(0)
-        who = handle.read().strip()
-        handle.close()
-        raise UserError(f"{folder}: {who} is writing there; wait for it, or choose another OUTPUT_DIR") from None
-    except OSError as error:
-        logger.warning("%s: cannot be locked (%s), so take care that no second run writes there", folder, error)
-    handle.truncate(0)
-    handle.write(f"process {os.getpid()} on {platform.node()}")
-    handle.flush()
-    _locks[path] = handle
+    @functools.cached_property
+    def cfg(self) -> CfgNode:
+        """The resolved config of the last training, or of the first evaluation where nothing was trained.
 
+        Raises:
+            UserError: there is none, or it cannot be understood.
+        """
+        return load_dumped_config(self.config_text, str(self.config))
 
-def _changes(cfg: CfgNode, path: Path, start: dict[str, Any]) -> list[str]:
-    """What differs from the run's last start."""
-    before = load_dumped_config(path.read_text(), str(path))
-    changed = [entry for entry in differences(before, cfg) if entry[0] not in SAME_RUN]
-    lines = [f"differs from the run so far: {name} was {theirs!r}, is {ours!r}" for name, theirs, ours in changed]
-    data = starts(path.parent)[-1]["data"] if starts(path.parent) else {}
-    names = [name for name, found in start["data"].items() if data.get(name, found) != found]
-    return lines + [f"differs from the run so far: the data of {name}" for name in names]
+    @functools.cached_property
+    def starts(self) -> list[dict[str, Any]]:
+        """The entries of run.json, oldest first; none without the file. Raises `UserError` if it is broken off."""
+        if not self.record.is_file():
+            return []
+        try:
+            return list(json.loads(self.record.read_bytes())["starts"])
+        except (ValueError, LookupError, TypeError) as error:
+            raise UserError(
+                f"{self.record}: not the whole record of a run's starts ({error}); remove it to do without it"
+            ) from error
 
+    @functools.cached_property
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of metrics.json; none without the file, as in a folder of --eval-only.
 
-def _start(cfg: CfgNode, train: bool, resume: bool) -> dict[str, Any]:
-    splits = [*(cfg.DATASETS.TRAIN if train else ()), *cfg.DATASETS.TEST]
-    return {
-        "time": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "command": shlex.join([Path(sys.executable).name, *sys.argv]),
-        "directory": os.getcwd(),
-        "trains": train,
-        "resumes": resume,
-        "seed": cfg.SEED,
-        "processes": comm.get_world_size(),
-        "threads": torch.get_num_threads(),
-        "machine": _machine(),
-        "packages": {name: _version(name) for name in PACKAGES},
-        "detectron2 in": str(Path(detectron2.__file__).parent),  # both versions call themselves 0.6
-        "git": git_state(),
-        "data": {name: data_fingerprint(records_of((name,))) for name in splits},
-    }
+        Half a last line, which a killed run leaves, is not among them.
 
+        Raises:
+            UserError: another line cannot be understood.
+        """
+        lines = self.history.read_bytes().splitlines() if self.history.is_file() else []
+        rows = []
+        for number, line in enumerate(lines, 1):
+            try:
+                rows.append(dict(json.loads(line)))
+            except (ValueError, TypeError) as error:
+                if number < len(lines):
+                    raise UserError(f"{self.history}: line {number} is not JSON ({error}); remove that line") from error
+        return rows
 
-def _machine() -> dict[str, Any]:
-    gpus = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
-    return {
-        "host": platform.node(),
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "processor": torch.backends.cpu.get_cpu_capability(),
-        "gpus": gpus,
-        "cuda": torch.version.cuda if gpus else None,
-    }
+    def evaluation(self, split: str) -> Path:
+        """The folder of the last evaluation on the registered `split`."""
+        return self.path / "evaluation" / split
 
+    def predictions(self, split: str) -> Path:
+        """The file of its predictions, or of a classifier's answers."""
+        return self.evaluation(split) / PREDICTIONS
 
-def _version(name: str) -> str:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return "not installed by pip"
+    def evaluated(self, split: str, otherwise: str = "") -> Path:
+        """The file of `predictions`. Raises `UserError` if there is none; `otherwise`: what else cures that."""
+        path = self.predictions(split)
+        if not path.is_file():
+            cure = f"evaluate first (train_net.py --eval-only with OUTPUT_DIR {self.path}){otherwise}"
+            raise UserError(f"{path}: no such file; {cure}")
+        return path
 
+    def answers(self, split: str) -> Answered:
+        """A classifier's answers on the registered `split`. Raises `UserError` as `read_answers`."""
+        if split not in self._answers:
+            self._answers[split] = read_answers(self.predictions(split))
+        return self._answers[split]
 
-def git_state() -> dict[str, Any]:
-    """Commit and changed files of the checkout that this package lies in; {} outside of one."""
-    commit = _git("rev-parse", "HEAD")
-    if commit is None:
-        return {}
-    changed = [line[3:] for line in (_git("status", "--porcelain") or "").splitlines()]
-    return {"commit": commit.strip(), "branch": (_git("branch", "--show-current") or "").strip(), "changed": changed}
-
-
-def _git(*words: str) -> str | None:
-    if not (ROOT / ".git").exists():
-        return None
-    try:
-        return subprocess.run(
-            ["git", "-C", str(ROOT), *words], capture_output=True, text=True, errors="replace", check=True, timeout=30
-        ).stdout
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def data_fingerprint(records: Sequence[Record]) -> dict[str, Any]:
-    """Numbers and two hashes that change with the data: names, sizes and bytes of the images, and the annotations.
-
-    Where the data lie does not matter. Pixels are not read: an image of the same name, size and length counts as equal.
-    """
-    images, labels, count = hashlib.sha256(), hashlib.sha256(), 0
-    for record in records:
-        path = Path(record["file_name"])
-        size = path.stat().st_size if path.exists() else -1  # -1: inside another file, such as a table of base64
-        images.update(json.dumps([path.name, record["width"], record["height"], size]).encode())
-        labels.update(json.dumps([path.name, record["annotations"]], sort_keys=True, default=str).encode())
-        count += len(record["annotations"])
-    return {
-        "images": len(records),
-        "annotations": count,
-        "sha256 of images": images.hexdigest()[:16],
-        "sha256 of annotations": labels.hexdigest()[:16],
-    }
+    def is_finished(self, split: str) -> bool:
+        """Whether the run is trained to the end and has been evaluated on the registered `split`."""
+        return self.final.is_file() and self.predictions(split).is_file()

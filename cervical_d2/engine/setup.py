@@ -22,13 +22,14 @@ from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 
+from cervical_d2.checkpoint.checkpoint import Checkpoint
 from cervical_d2.checkpoint.published_weights import how_to_get
-from cervical_d2.checkpoint.safe_load import load_file
-from cervical_d2.config import config_value, load_dumped_config, set_num_classes
+from cervical_d2.config import config_value, set_num_classes
 from cervical_d2.datasets.registry import class_names, resolve_all
 from cervical_d2.engine.processes.ranks import on_all_ranks
-from cervical_d2.engine.run_folder import open_folder
+from cervical_d2.engine.run_folder import RunFolder
 from cervical_d2.engine.schedule import resolve_schedule
+from cervical_d2.engine.starts import open_folder
 from cervical_d2.engine.tasks import task_of
 from cervical_d2.errors import UserError
 from cervical_d2.modeling.anchors import check_anchors
@@ -77,9 +78,9 @@ def prepare(cfg: CfgNode, *, train: bool = True, resume: bool = False) -> list[s
 
 def _draw_seed(cfg: CfgNode, resume: bool) -> str:
     """A resumed run keeps the one that was drawn for it."""
-    path = Path(cfg.OUTPUT_DIR) / "config.yaml"
-    if resume and path.exists():
-        cfg.SEED = load_dumped_config(path.read_text(), str(path)).SEED
+    run = RunFolder(cfg.OUTPUT_DIR)
+    if resume and run.exists:
+        cfg.SEED = run.cfg.SEED
         return f"seed {cfg.SEED}, drawn when the run began"
     cfg.SEED = secrets.randbelow(2**31)
     return f"seed {cfg.SEED}, drawn"
@@ -118,8 +119,8 @@ def _check_weights(cfg: CfgNode, train: bool, resume: bool) -> None:
     if weights and "://" not in weights and not Path(weights).is_file():
         raise UserError(f"{weights}: no such weights file; {how_to_get(weights) or 'check MODEL.WEIGHTS'}")
     if weights and "://" not in weights:
-        load_file(weights)  # refused now if broken off or unsafe, before OUTPUT_DIR is made
-    if train and not resume and (Path(cfg.OUTPUT_DIR) / "last_checkpoint").exists():
+        Checkpoint.open(weights)  # refused now if broken off or unsafe, before OUTPUT_DIR is made
+    if train and not resume and RunFolder(cfg.OUTPUT_DIR).last.exists():
         raise UserError(f"{cfg.OUTPUT_DIR}: holds a run; go on with --resume, or choose another OUTPUT_DIR")
 
 

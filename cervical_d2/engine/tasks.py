@@ -15,6 +15,7 @@ from cervical_d2.data.contrast import contrast_lines
 from cervical_d2.data.loader import BatchPlan, TrainLoader
 from cervical_d2.data.mapper import train_augmentations
 from cervical_d2.data.sampling import train_repeats
+from cervical_d2.engine.run_folder import RunFolder
 from cervical_d2.evaluation.classification_evaluator import CellEvaluator
 from cervical_d2.evaluation.evaluator import CervicalCOCOEvaluator
 from cervical_d2.evaluation.severity import OWN
@@ -49,7 +50,7 @@ def _detection_evaluator(cfg: CfgNode, name: str) -> CervicalCOCOEvaluator:
     """COCO's figures and the papers'."""
     return CervicalCOCOEvaluator(
         name,
-        f"{cfg.OUTPUT_DIR}/evaluation/{name}",
+        RunFolder(cfg.OUTPUT_DIR).evaluation(name),
         max_dets_per_image=max(100, cfg.TEST.DETECTIONS_PER_IMAGE),
         score=cfg.TEST.SCORE,
         severity=_severity(cfg),
@@ -57,7 +58,7 @@ def _detection_evaluator(cfg: CfgNode, name: str) -> CervicalCOCOEvaluator:
 
 
 def _cell_evaluator(cfg: CfgNode, name: str) -> CellEvaluator:
-    return CellEvaluator(name, f"{cfg.OUTPUT_DIR}/evaluation/{name}", severity=_severity(cfg))
+    return CellEvaluator(name, RunFolder(cfg.OUTPUT_DIR).evaluation(name), severity=_severity(cfg))
 
 
 def _severity(cfg: CfgNode) -> Path:

@@ -20,7 +20,7 @@ from detectron2.utils.events import EventStorage
 from cervical_d2.checkpoint.checkpointer import CervicalCheckpointer
 from cervical_d2.datasets.registry import class_names
 from cervical_d2.engine.average import WeightAverage
-from cervical_d2.engine.hooks import Checkpoint, Evaluate, StopOnSignal
+from cervical_d2.engine.hooks import Evaluate, SaveCheckpoint, StopOnSignal
 from cervical_d2.engine.metrics import Metrics, ProgressLine
 from cervical_d2.engine.parameters import parameter_table
 from cervical_d2.engine.processes.ranks import data_parallel, unwrap_ddp
@@ -113,7 +113,7 @@ class Trainer(DefaultTrainer):
             save=save,
             secure=save,
         )
-        checkpoint = Checkpoint(cfg.SOLVER.CHECKPOINT_PERIOD, save)
+        checkpoint = SaveCheckpoint(cfg.SOLVER.CHECKPOINT_PERIOD, save)
         per_epoch = task_of(cfg).epoch(self.train_loader.plan) / cfg.SOLVER.IMS_PER_BATCH
         self.metrics = Metrics(
             Path(cfg.OUTPUT_DIR) if comm.is_main_process() else None,

@@ -15,12 +15,12 @@ from detectron2.utils import comm
 from cervical_d2.data.cell_records import label_of, labeled_records
 from cervical_d2.errors import UserError
 from cervical_d2.evaluation.classification import OF_CLASSES, Answers, confusion, measured
+from cervical_d2.evaluation.predictions import PREDICTIONS
 from cervical_d2.evaluation.severity import OWN, read_severity
 from cervical_d2.evaluation.table import aligned, metrics_text
 from cervical_d2.files import plain, write_json, write_text
 
 TASK = "classification"
-PREDICTIONS = "predictions.json"
 Row = dict[str, Any]
 
 
@@ -31,7 +31,7 @@ class CellEvaluator(DatasetEvaluator):
     classes and, of each image, its file, group, label and scores.
     """
 
-    def __init__(self, dataset_name: str, output_dir: str, *, severity: Path = OWN, distributed: bool = True):
+    def __init__(self, dataset_name: str, output_dir: str | Path, *, severity: Path = OWN, distributed: bool = True):
         """`severity`: which of two classes is the lesion, whose sensitivity is told."""
         self.name, self.folder, self.distributed = dataset_name, Path(output_dir), distributed
         self.classes = list(MetadataCatalog.get(dataset_name).thing_classes)

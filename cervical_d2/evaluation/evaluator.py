@@ -20,8 +20,9 @@ from cervical_d2.evaluation.centers import SCORE, center_metrics
 from cervical_d2.evaluation.coco import class_metrics, coco_tables, paper_metrics, summarize_coco
 from cervical_d2.evaluation.curves import mean
 from cervical_d2.evaluation.figures import figures_of
-from cervical_d2.evaluation.ground_truth import read_truth
+from cervical_d2.evaluation.ground_truth import open_split
 from cervical_d2.evaluation.matching import Detections
+from cervical_d2.evaluation.predictions import PREDICTIONS
 from cervical_d2.evaluation.protocols import HEADER, PROTOCOLS, protocol_rows
 from cervical_d2.evaluation.severity import OWN, read_severity
 from cervical_d2.evaluation.table import aligned, metrics_text
@@ -94,7 +95,7 @@ class CervicalCOCOEvaluator(COCOEvaluator):
             raise UserError(f"{dataset_name}: no class names; set thing_classes in its metadata")
         self._radius = self._metadata.get("center_radius")
         self._score, self._severity = score, read_severity(self._classes, severity)
-        self._data = read_truth(dataset_name, len(self._classes))
+        self._data = open_split(dataset_name).truth
 
     def evaluate(self, img_ids: Collection[Any] | None = None) -> dict[str, Any]:
         """The metrics, see the class; {} in all processes but the main one. `img_ids`: of these images only."""
@@ -206,7 +207,7 @@ class CervicalCOCOEvaluator(COCOEvaluator):
     def _write(self, rows: Rows, text: str) -> None:
         if self._folder is None:
             return
-        write_json(self._folder / "predictions.json", self._coco_results(rows))
+        write_json(self._folder / PREDICTIONS, self._coco_results(rows))
         write_json(self._folder / "metrics.json", plain(self._results), indent=2)
         write_text(self._folder / "metrics.txt", text + "\n")
 

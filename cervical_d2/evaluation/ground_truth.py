@@ -1,14 +1,18 @@
-"""The truth of a registered data set as arrays."""
+"""A registered split, opened once: its records, and the truth as arrays."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from detectron2.data import DatasetCatalog
+from detectron2.data import MetadataCatalog
 
 from cervical_d2.boxes import box_area
+from cervical_d2.data.build import ReadSplit, read_registered
+from cervical_d2.data.packed import PackedRecords
+from cervical_d2.datasets.formats import Record
 from cervical_d2.errors import UserError
-from cervical_d2.evaluation.matching import Bools, Floats, Ints, Truth
+from cervical_d2.evaluation.matching import Bools, Floats, Ints, Truth, select
 from cervical_d2.structures import corners
 
 ImageNumbers = Mapping[Any, int]
@@ -25,8 +29,32 @@ class DatasetTruth(NamedTuple):
     grouped: bool  # whether all images have a slide or patient
 
 
-def read_truth(dataset_name: str, num_classes: int) -> DatasetTruth:
-    """Read the dataset dicts of `dataset_name`, fresh from their reader.
+class Split(NamedTuple):
+    """A registered split: what its files say, and its truth as arrays.
+
+    `classes` are the metadata's; `category_names`: see `datasets.formats.Document`.
+    """
+
+    name: str
+    classes: list[str]
+    records: PackedRecords
+    category_names: Mapping[Any, str]
+    truth: DatasetTruth
+
+    @property
+    def numbers(self) -> list[int]:
+        """The number of each record's image."""
+        return [self.truth.images[record["image_id"]] for record in self.records]
+
+    def chosen(self, places: Sequence[int]) -> "Split":
+        """The images at `places` among the records, and their truth; each keeps its number in the whole split."""
+        part, truth = self._replace(records=self.records.chosen(places)), self.truth
+        rows = np.isin(truth.boxes.image, part.numbers)
+        return part._replace(truth=truth._replace(boxes=select(truth.boxes, rows), centers=truth.centers[rows]))
+
+
+def open_split(name: str) -> Split:
+    """The registered split `name`, once in a process, by the rule of `data.build.read_registered`.
 
     Of each annotation: bbox, bbox_mode, category_id and, where given, iscrowd, ignore, point (otherwise the middle of
     the box) and area (square pixels, otherwise the box's). Unlike pycocotools this heeds `ignore`: such a region
@@ -35,7 +63,17 @@ def read_truth(dataset_name: str, num_classes: int) -> DatasetTruth:
     Raises:
         UserError: an image_id occurs twice, a box is not four numbers, or a category_id is out of range.
     """
-    records = DatasetCatalog.get(dataset_name)
+    return _opened(name, read_registered(name), tuple(MetadataCatalog.get(name).thing_classes))
+
+
+@functools.lru_cache(maxsize=8)
+def _opened(name: str, split: ReadSplit, classes: tuple[str, ...]) -> Split:
+    return Split(
+        name, list(classes), split.records, split.category_names, _truth(name, list(split.records), len(classes))
+    )
+
+
+def _truth(dataset_name: str, records: Sequence[Record], num_classes: int) -> DatasetTruth:
     images = {name: number for number, name in enumerate(sorted(record["image_id"] for record in records))}
     if len(images) != len(records):
         raise UserError(f"{dataset_name}: {len(records)} images, but {len(images)} image ids; give each its own")

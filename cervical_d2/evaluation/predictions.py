@@ -10,15 +10,14 @@ import numpy as np
 from detectron2.data import MetadataCatalog
 
 from cervical_d2.datasets.classes import IGNORED, ClassTable
-from cervical_d2.datasets.definition import Definition
-from cervical_d2.datasets.formats import Record
-from cervical_d2.datasets.reading import source_of
 from cervical_d2.datasets.registry import definition_of
 from cervical_d2.errors import UserError
-from cervical_d2.evaluation.ground_truth import ImageNumbers
+from cervical_d2.evaluation.ground_truth import Split
 from cervical_d2.evaluation.matching import Detections
 
 Row = dict[str, Any]
+PREDICTIONS = "predictions.json"
+"""The file in which an evaluation leaves its predictions."""
 
 
 class Predictions(NamedTuple):
@@ -28,8 +27,8 @@ class Predictions(NamedTuple):
     notes: list[str]
 
 
-def read_predictions(path: Path, dataset: str, records: Sequence[Record], images: ImageNumbers) -> Predictions:
-    """The detections in `path` for `dataset` (registered), whose `records` are numbered by `images`.
+def read_predictions(path: Path, split: Split) -> Predictions:
+    """The detections in `path` for `split`.
 
     A list of COCO results (image_id, category_id, bbox XYWH in pixels, score), or what `cervical-d2 predict` writes. An
     image is known by its id, or by the name of its file; a class by category_name, otherwise by its id in the data
@@ -40,17 +39,20 @@ def read_predictions(path: Path, dataset: str, records: Sequence[Record], images
             numbers, or a score outside of 0 to 1.
     """
     rows = _rows(path)
-    known = _known_images(records, images)
-    labels = _Labels(dataset, path)
+    known = _known_images(split)
+    labels = _Labels(split)
     image, label = np.zeros((2, len(rows)), np.int64)
     box, score = np.zeros((len(rows), 4)), np.zeros(len(rows))
     for number, row in enumerate(rows):
         place = f"{path}: entry {number}"
-        image[number] = _image(row, known, dataset, place)
+        image[number] = _image(row, known, split.name, place)
         label[number] = labels.of(row, place)
         box[number], score[number] = _box(row, place), _score(row, place)
     whole, wanted = (box[:, 2:] >= 0).all(axis=1), label >= 0
-    counts = (((~whole).sum(), "of negative width or height"), ((~wanted).sum(), f"of classes that {dataset} ignores"))
+    counts = (
+        ((~whole).sum(), "of negative width or height"),
+        ((~wanted).sum(), f"of classes that {split.name} ignores"),
+    )
     notes = [f"{path}: left out {count} predictions {why}" for count, why in counts if count]
     if not len(rows):
         notes.append(f"{path}: holds no prediction at all")
@@ -80,16 +82,17 @@ def _rows(path: Path) -> list[Row]:
     return document
 
 
-def _known_images(records: Sequence[Record], images: ImageNumbers) -> dict[Any, int]:
-    """By id, and by name with and without its extension, unless two share it."""
-    numbers: dict[Any, int] = {}
+def _known_images(split: Split) -> dict[Any, int]:
+    """The number of each image by its id, and by its file's name with and without extension, unless two share that."""
+    images = split.truth.images
+    named: dict[Any, int] = {}
     twice = set()
-    for record in records:
-        path = PurePath(record["file_name"])
+    for record in split.records:
+        path, number = PurePath(record["file_name"]), images[record["image_id"]]
         for key in {path.name, path.stem, str(record["image_id"])}:
-            if numbers.setdefault(key, images[record["image_id"]]) != images[record["image_id"]]:
+            if named.setdefault(key, number) != number:
                 twice.add(key)
-    return {key: number for key, number in numbers.items() if key not in twice} | dict(images)
+    return {key: number for key, number in named.items() if key not in twice} | dict(images)
 
 
 def _image(row: Row, known: Mapping[Any, int], dataset: str, place: str) -> int:
@@ -121,16 +124,13 @@ def _is_number(value: object) -> bool:
 class _Labels:
     """The number of a row's class."""
 
-    def __init__(self, dataset: str, path: Path):
-        self.names: list[str] = list(MetadataCatalog.get(dataset).thing_classes)
-        self.dataset = dataset
+    def __init__(self, split: Split):
+        self.names, self.dataset, self.ids = split.classes, split.name, split.category_names
         try:
-            definition = definition_of(dataset)
-            self.table: ClassTable | None = definition.classes
-            self.ids = _own_ids(definition)
+            self.table: ClassTable | None = definition_of(split.name).classes
         except UserError:  # registered by other means
-            self.table, self.ids = None, {}
-        own = MetadataCatalog.get(dataset).get("thing_dataset_id_to_contiguous_id")
+            self.table = None
+        own = MetadataCatalog.get(split.name).get("thing_dataset_id_to_contiguous_id")
         self.places: Mapping[Any, int] = own or {number + 1: number for number in range(len(self.names))}
 
     def of(self, row: Row, place: str) -> int:
@@ -147,11 +147,3 @@ class _Labels:
 
 def _hashable(value: Any) -> Any:
     return value if isinstance(value, int | str) else None
-
-
-def _own_ids(definition: Definition) -> dict[Any, str]:
-    """id -> name in the split's own COCO file, which other tools number classes by; {} in other formats."""
-    if definition.format != "coco":
-        return {}
-    document = json.loads(source_of(definition).annotations.read_bytes())
-    return {category["id"]: category["name"] for category in document.get("categories", [])}

@@ -8,13 +8,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from detectron2.data import MetadataCatalog
 from tqdm import tqdm
 
 from cervical_d2.boxes import pairwise_iou
 from cervical_d2.data.build import build_test_loader
 from cervical_d2.errors import UserError
-from cervical_d2.evaluation.ground_truth import read_truth
+from cervical_d2.evaluation.ground_truth import open_split
 from cervical_d2.evaluation.matching import Floats, Ints
 from cervical_d2.evaluation.table import aligned
 from cervical_d2.inference.detector import Detector
@@ -39,7 +38,8 @@ def proposal_recall(detector: Detector, dataset: str, limits: Sequence[int], iou
     Raises:
         UserError: a detector without a proposal stage, or of other classes than the data set.
     """
-    classes, limits = list(MetadataCatalog.get(dataset).thing_classes), sorted(set(limits))
+    split, limits = open_split(dataset), sorted(set(limits))
+    classes, data = split.classes, split.truth
     rpn: Any = getattr(detector.model, "proposal_generator", None)
     if not hasattr(rpn, "post_nms_topk"):
         raise UserError(f"{detector.cfg.MODEL.META_ARCHITECTURE} has no proposals; this is of detectors with an RPN")
@@ -48,7 +48,6 @@ def proposal_recall(detector: Detector, dataset: str, limits: Sequence[int], iou
             f"{dataset}: classes {', '.join(classes)}; the detector knows {', '.join(detector.class_names)}"
         )
     rpn.pre_nms_topk[False], rpn.post_nms_topk[False] = max(rpn.pre_nms_topk[False], limits[-1]), limits[-1]
-    data = read_truth(dataset, len(classes))
     wanted = ~(data.boxes.crowd | data.boxes.ignore)
     cells, met = np.zeros(len(classes), np.int64), np.zeros((len(limits), len(classes)), np.int64)
     for batch in tqdm(build_test_loader(detector.cfg, dataset), desc="proposing", unit="image", delay=3):
@@ -66,15 +65,15 @@ def propose(model: Any, batch: Sequence[dict[str, Any]]) -> list[Floats]:
     with torch.inference_mode():
         images = model.preprocess_image(batch)
         proposals, _ = model.proposal_generator(images, model.backbone(images.tensor), None)
-    found = []
+    boxes = []
     for item, (height, width), proposal in zip(batch, images.image_sizes, proposals, strict=True):
         scale = np.array([item["width"] / width, item["height"] / height] * 2)
-        found.append(proposal.proposal_boxes.tensor.cpu().double().numpy() * scale)
-    return found
+        boxes.append(proposal.proposal_boxes.tensor.cpu().double().numpy() * scale)
+    return boxes
 
 
-def recall_table(found: ProposalRecall) -> str:
+def recall_table(recall: ProposalRecall) -> str:
     """A row for each limit, a column for each class, in %."""
-    share = 100 * np.divide(found.met, found.cells, out=np.full(found.met.shape, np.nan), where=found.cells > 0)
-    header = ["proposals", *(f"{name} ({count})" for name, count in zip(found.classes, found.cells, strict=True))]
-    return aligned(header, [[limit, *row.tolist()] for limit, row in zip(found.limits, share, strict=True)])
+    share = 100 * np.divide(recall.met, recall.cells, out=np.full(recall.met.shape, np.nan), where=recall.cells > 0)
+    header = ["proposals", *(f"{name} ({count})" for name, count in zip(recall.classes, recall.cells, strict=True))]
+    return aligned(header, [[limit, *row.tolist()] for limit, row in zip(recall.limits, share, strict=True)])

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from detectron2.config import CfgNode
@@ -14,16 +14,14 @@ from detectron2.data.detection_utils import convert_PIL_to_numpy
 from PIL import Image
 from tqdm import tqdm
 
-from cervical_d2.checkpoint.safe_load import load_file
+from cervical_d2.checkpoint.checkpoint import Checkpoint
 from cervical_d2.data.corruptions import CORRUPTIONS, STRENGTHS, Corruption, corrupted
 from cervical_d2.data.mapper import read_image
-from cervical_d2.datasets.formats import Record
-from cervical_d2.datasets.registry import class_names
 from cervical_d2.errors import MachineError, UserError
 from cervical_d2.evaluation.coco import coco_tables, summarize_coco
 from cervical_d2.evaluation.evaluator import COCO_CAPS
-from cervical_d2.evaluation.ground_truth import read_truth
-from cervical_d2.evaluation.matching import Detections, Truth, select
+from cervical_d2.evaluation.ground_truth import Split
+from cervical_d2.evaluation.matching import Detections
 from cervical_d2.files import plain, write_json
 from cervical_d2.inference.detector import Detection, Detector
 
@@ -37,42 +35,25 @@ PLAN: dict[Trial, Corruption | None] = {
 }
 
 
-class Split(NamedTuple):
-    """What is evaluated on: records, the numbers of their images among all of the split, and their boxes."""
-
-    name: str
-    records: Sequence[Record]
-    numbers: Sequence[int]
-    truth: Truth
-
-
 def open_detector(weights: Path, device: str | None) -> Detector:
     """The detector in `weights`, on `device`.
 
     Raises:
         UserError: they cannot be read, or do not carry their config and classes, or there is no such device.
     """
-    about = load_file(str(weights)).get("cervical_d2") or {}
-    if not (about.get("config") and about.get("classes")):
+    checkpoint = Checkpoint.open(weights)
+    if not (checkpoint.config and checkpoint.classes):
         raise UserError(f"{weights}: carries no config and classes; name a checkpoint of `cervical-d2 train`")
     return Detector(weights, device=device)
 
 
-def open_split(name: str, records: Sequence[Record], detector: Detector) -> Split:
-    """`records` of the registered split `name`, for `detector`.
-
-    Raises:
-        UserError: the detector's classes are not the split's.
-    """
-    names = class_names([name])
-    if names != detector.class_names:
+def check_classes(split: Split, detector: Detector) -> None:
+    """Raises `UserError` if the detector's classes are not the split's."""
+    if split.classes != detector.class_names:
         raise UserError(
-            f"{name} has the classes {names}, but the weights find {detector.class_names}; name a split of the data "
-            "set that they were trained on, or a label map: NAME@MAP"
+            f"{split.name} has the classes {split.classes}, but the weights find {detector.class_names}; name a split "
+            "of the data set that they were trained on, or a label map: NAME@MAP"
         )
-    found = read_truth(name, len(names))
-    numbers = [found.images[record["image_id"]] for record in records]
-    return Split(name, records, numbers, select(found.boxes, np.isin(found.boxes.image, numbers)))
 
 
 class Results:
@@ -102,7 +83,7 @@ def writing(folder: Path) -> Iterator[None]:
 
 def provenance(weights: Path, split: Split, seed: int) -> dict[str, Any]:
     """What the results depend on, as JSON."""
-    annotations = hashlib.sha256(b"".join(np.ascontiguousarray(column).tobytes() for column in split.truth))
+    annotations = hashlib.sha256(b"".join(np.ascontiguousarray(column).tobytes() for column in split.truth.boxes))
     return {
         "weights": hashlib.sha256(weights.read_bytes()).hexdigest(),
         "dataset": split.name,
@@ -162,12 +143,12 @@ def complete(results: Results, detector: Detector, split: Split) -> None:
 
 def evaluate(detector: Detector, split: Split, trial: Trial, seed: int, bar: "tqdm[Any]") -> dict[str, float]:
     """COCO's numbers in percent, as `CervicalCOCOEvaluator` has them; `bar` moves by one an image."""
-    found: list[tuple[int, Detection]] = []
+    cells: list[tuple[int, Detection]] = []
     for number, image in disturbed_images(split, trial, seed):
-        found += [(number, cell) for cell in detector(in_format(image, detector.cfg.INPUT.FORMAT))]
+        cells += [(number, cell) for cell in detector(in_format(image, detector.cfg.INPUT.FORMAT))]
         bar.update()
     tables = coco_tables(
-        split.truth, _arrays(found), num_classes=len(detector.class_names), max_dets=_caps(detector.cfg)
+        split.truth.boxes, _arrays(cells), num_classes=len(detector.class_names), max_dets=_caps(detector.cfg)
     )
     return summarize_coco(tables)
 
@@ -189,10 +170,11 @@ def _caps(cfg: CfgNode) -> list[int]:
     return sorted({*COCO_CAPS, max(*COCO_CAPS, cfg.TEST.DETECTIONS_PER_IMAGE)})
 
 
-def _arrays(found: Sequence[tuple[int, Detection]]) -> Detections:
+def _arrays(cells: Sequence[tuple[int, Detection]]) -> Detections:
+    """`cells` with the number of the image of each."""
     return Detections(
-        image=np.array([number for number, _ in found], np.int64),
-        label=np.array([cell.category_id for _, cell in found], np.int64),
-        box=np.array([cell.box for _, cell in found], float).reshape(-1, 4),
-        score=np.array([cell.score for _, cell in found], float),
+        image=np.array([number for number, _ in cells], np.int64),
+        label=np.array([cell.category_id for _, cell in cells], np.int64),
+        box=np.array([cell.box for _, cell in cells], float).reshape(-1, 4),
+        score=np.array([cell.score for _, cell in cells], float),
     )

@@ -22,36 +22,36 @@ def find_images(places: Sequence[Path]) -> list[Path]:
     Raises:
         UserError: a place that is not there, a folder without images, or the first image that is not whole.
     """
-    found: dict[Path, None] = {}
+    paths: dict[Path, None] = {}
     for place in places:
         if place.is_dir():
             inside = sorted(path for path in place.rglob("*") if path.suffix.lower() in SUFFIXES)
             if not inside:
                 raise UserError(f"{place}: no image in this folder ({', '.join(sorted(SUFFIXES))})")
-            found |= dict.fromkeys(inside)
+            paths |= dict.fromkeys(inside)
         elif place.is_file():
-            found[place] = None
+            paths[place] = None
         else:
             raise UserError(f"{place}: no such image or folder; check the path")
-    for path in tqdm(found, desc="reading images", unit="image", delay=3):
+    for path in tqdm(paths, desc="reading images", unit="image", delay=3):
         read_image(str(path), "RGB")
-    return list(found)
+    return list(paths)
 
 
 def predict_images(detector: Detector, paths: Sequence[Path], output: Path) -> int:
     """Write `output/NAME.png` for each path, cells drawn, and `output/predictions.json`; returns how many."""
-    found: dict[Path, list[Detection]] = {}
+    cells: dict[Path, list[Detection]] = {}
     sizes: dict[Path, tuple[int, int]] = {}
     output.mkdir(parents=True, exist_ok=True)
     names = picture_names(paths)
     for path in tqdm(paths, desc="predicting", unit="image", disable=len(paths) < 3):
-        found[path] = detector(path)
+        cells[path] = detector(path)
         image = read_image(str(path), "RGB")
         sizes[path] = (image.shape[1], image.shape[0])
-        boxes = [Box(cell.box, cell.category_id, f"{cell.name} {cell.score:.2f}") for cell in found[path]]
+        boxes = [Box(cell.box, cell.category_id, f"{cell.name} {cell.score:.2f}") for cell in cells[path]]
         cv2.imwrite(str(output / names[path]), cv2.cvtColor(draw_boxes(image, boxes), cv2.COLOR_RGB2BGR))
-    write_json(output / "predictions.json", coco_document(found, sizes, detector.class_names))
-    return sum(map(len, found.values()))
+    write_json(output / "predictions.json", coco_document(cells, sizes, detector.class_names))
+    return sum(map(len, cells.values()))
 
 
 def picture_names(paths: Sequence[Path]) -> dict[Path, str]:

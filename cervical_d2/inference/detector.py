@@ -10,8 +10,8 @@ from detectron2.config import CfgNode
 from detectron2.data import transforms as T
 from detectron2.modeling import build_model
 
+from cervical_d2.checkpoint.checkpoint import Checkpoint
 from cervical_d2.checkpoint.checkpointer import CervicalCheckpointer
-from cervical_d2.checkpoint.safe_load import load_file
 from cervical_d2.config import load_config, load_dumped_config, set_num_classes
 from cervical_d2.data.mapper import read_image, test_augmentations
 from cervical_d2.errors import UserError
@@ -49,13 +49,14 @@ class Detector:
             score_threshold: detections below it are left out; by default the config's, 0.05.
 
         Raises:
-            UserError: no such file, one without a config, one that does not fit the config, or no such device.
+            UserError: no such file, one without a config, one that does not fit the config or holds numbers that are
+                NaN or infinite, or no such device.
         """
-        about = load_file(str(weights)).get("cervical_d2") or {}
-        self.cfg = _config(about, str(weights), config_file, list(options))
+        checkpoint = Checkpoint.open(weights)
+        self.cfg = _config(checkpoint, config_file, list(options))
         if CellClassifier.__name__ == self.cfg.MODEL.META_ARCHITECTURE:
             raise UserError(f"{weights}: a classifier, which cannot detect; `cervical-d2 train-classifier` tests it")
-        self.class_names: list[str] = list(about.get("classes", ()))
+        self.class_names = checkpoint.classes
         count = self.cfg.MODEL.ROI_HEADS.NUM_CLASSES
         if self.class_names:
             set_num_classes(self.cfg, len(self.class_names))
@@ -68,7 +69,8 @@ class Detector:
         self.model = build_model(self.cfg).eval()
         if self.cfg.MODEL.CHANNELS_LAST:
             self.model = self.model.to(memory_format=torch.channels_last)
-        CervicalCheckpointer(self.model, strict=True).load(str(weights))
+        CervicalCheckpointer(self.model, strict=True).load(checkpoint.path)
+        _check_finite(self.model, checkpoint.path)
         self.resize = T.AugmentationList(test_augmentations(self.cfg))
 
     def __call__(self, image: str | Path | np.ndarray) -> list[Detection]:
@@ -95,11 +97,21 @@ class Detector:
             yield Detection(self.class_names[label], label, score, tuple(box))
 
 
-def _config(about: dict[str, Any], weights: str, config_file: str, options: list[str]) -> CfgNode:
-    if config_file or not about.get("config"):
-        if not config_file:
-            raise UserError(f"{weights}: carries no config; name one with --config-file")
+def _config(checkpoint: Checkpoint, config_file: str, options: list[str]) -> CfgNode:
+    if config_file:
         return load_config(config_file, options)
-    cfg = load_dumped_config(about["config"], f"{weights} (its config)")
+    if not checkpoint.config:
+        raise UserError(f"{checkpoint.path}: carries no config; name one with --config-file")
+    cfg = load_dumped_config(checkpoint.config, f"{checkpoint.path} (its config)")
     cfg.merge_from_list(options)
     return cfg
+
+
+def _check_finite(model: torch.nn.Module, weights: str) -> None:
+    """Raises `UserError` for NaN or infinity in the weights: such a model silently finds no cell in any image."""
+    state = model.state_dict()
+    if broken := [name for name, value in state.items() if not torch.isfinite(value).all()]:
+        raise UserError(
+            f"{weights}: NaN or infinity in {len(broken)} of {len(state)} tensors, first in {broken[0]}; the training "
+            "has diverged: take an earlier checkpoint, or train again with a lower SOLVER.BASE_LR"
+        )

@@ -8,15 +8,15 @@ from cervical_d2.inference.detector import Detection
 
 
 def coco_document(
-    found: Mapping[Path, Sequence[Detection]], sizes: Mapping[Path, tuple[int, int]], class_names: Sequence[str]
+    cells: Mapping[Path, Sequence[Detection]], sizes: Mapping[Path, tuple[int, int]], class_names: Sequence[str]
 ) -> dict[str, Any]:
     """COCO JSON with a `score` on each annotation; ids from 1. `sizes`: (width, height) in pixels."""
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    for image_id, (path, cells) in enumerate(found.items(), start=1):
+    for image_id, (path, own) in enumerate(cells.items(), start=1):
         width, height = sizes[path]
         images.append({"id": image_id, "file_name": str(path), "width": width, "height": height})
-        for cell in cells:
+        for cell in own:
             x1, y1, x2, y2 = cell.box
             annotations.append(
                 {

@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 
 from cervical_d2.config import load_config
+from cervical_d2.engine.run_folder import RunFolder
 from cervical_d2.errors import UserError
 from cervical_d2.evaluation.bootstrap import measure
 from cervical_d2.evaluation.classification import confusion, mean_of_folds, measured
-from cervical_d2.evaluation.classification_evaluator import Answered, read_answers
+from cervical_d2.evaluation.classification_evaluator import Answered
 from cervical_d2.files import write_bytes
 from cervical_d2.papers.experiments import Job
 from cervical_d2.papers.trained import Runner, Trained
@@ -25,9 +26,8 @@ def splits(job: Job) -> int:
 
 def done(job: Job) -> bool:
     """Whether every fold is trained and evaluated to the end."""
-    runs = cell_runs(job.folder)
-    whole = [(run.folder / "model_final.pth").is_file() and run.answers.is_file() for run in runs]
-    return len(whole) == splits(job) and all(whole)
+    finished = [run.is_finished for run in cell_runs(RunFolder(job.folder))]
+    return len(finished) == splits(job) and all(finished)
 
 
 def measured_jobs(jobs: Sequence[Job], samples: int, seed: int = 0) -> list[Trained]:
@@ -36,12 +36,12 @@ def measured_jobs(jobs: Sequence[Job], samples: int, seed: int = 0) -> list[Trai
     Raises:
         UserError: a job was tested on other images than the first.
     """
-    found = [[read_answers(run.answers) for run in cell_runs(job.folder)] for job in jobs]
-    tested = [[[(row["image_id"], row["label"]) for row in fold.rows] for fold in folds] for folds in found]
+    answered = [[run.answers for run in cell_runs(RunFolder(job.folder))] for job in jobs]
+    tested = [[[(row["image_id"], row["label"]) for row in fold.rows] for fold in folds] for folds in answered]
     for job, images in zip(jobs, tested, strict=True):
         if images != tested[0]:
             raise UserError(f"{job.folder}: tested on other images than {jobs[0].folder}; train it again")
-    return [_trained(folds, samples, seed) for folds in found]
+    return [_trained(folds, samples, seed) for folds in answered]
 
 
 def _trained(folds: Sequence[Answered], samples: int, seed: int) -> Trained:
@@ -53,9 +53,8 @@ def _trained(folds: Sequence[Answered], samples: int, seed: int) -> Trained:
 
 def draw(jobs: Mapping[str, Job], output: Path) -> None:
     """The confusion matrix of each of `jobs`, by captions, all folds together, as sheet.png in `output`."""
-    folds = {
-        caption: [read_answers(run.answers).answers for run in cell_runs(job.folder)] for caption, job in jobs.items()
-    }
+    runs = {caption: cell_runs(RunFolder(job.folder)) for caption, job in jobs.items()}
+    folds = {caption: [run.answers.answers for run in each] for caption, each in runs.items()}
     matrices = {caption: np.sum([confusion(fold) for fold in each], axis=0) for caption, each in folds.items()}
     classes = next(iter(folds.values()))[0].classes
     write_bytes(output / "sheet.png", png(confusion_figure(matrices, classes)))

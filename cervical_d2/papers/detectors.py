@@ -7,6 +7,7 @@ import numpy as np
 
 from cervical_d2.config import load_config
 from cervical_d2.datasets.registry import resolve
+from cervical_d2.engine.run_folder import RunFolder
 from cervical_d2.evaluation.analysis import EvaluationInput
 from cervical_d2.evaluation.bootstrap import Statistic, measure
 from cervical_d2.evaluation.curves import rankings
@@ -34,38 +35,37 @@ def statistic(inputs: EvaluationInput) -> Statistic:
 
     def figures(weights: Floats) -> dict[str, Floats]:
         of_images = weights[:, inputs.unit]
-        found, one = averages(COCO, ranked, of_images), averages(COCO, as_one, of_images)
-        means = [100 * table[:, 0, present].mean(axis=1) for table in found]
+        by_class, one = averages(COCO, ranked, of_images), averages(COCO, as_one, of_images)
+        means = [100 * table[:, 0, present].mean(axis=1) for table in by_class]
         return {"coco/mAP": means[0], "coco/AR": means[1], AGNOSTIC: 100 * one.ap[:, 0, 0]}
 
     return figures
 
 
-def predictions(job: Job) -> tuple[str, Path]:
-    """The split that `job` is evaluated on, and the file of its last evaluation."""
-    cfg = load_config(job.experiment.config, job.experiment.options)
-    dataset = resolve(cfg.DATASETS.TEST[0])
-    return dataset, job.folder / "evaluation" / dataset / "predictions.json"
+def split_of(job: Job) -> str:
+    """The registered split that `job` is evaluated on."""
+    return resolve(load_config(job.experiment.config, job.experiment.options).DATASETS.TEST[0])
 
 
 def done(job: Job) -> bool:
     """Whether it is trained and evaluated to the end."""
-    return (job.folder / "model_final.pth").is_file() and predictions(job)[1].is_file()
+    return RunFolder(job.folder).is_finished(split_of(job))
 
 
 def measured(jobs: Sequence[Job], samples: int, seed: int = 0) -> list[Trained]:
     """Of each job, images or slides resampled alike."""
-    found = [predictions(job) for job in jobs]
-    inputs = load_inputs(found[0][0], [file for _, file in found]).inputs if found else []
+    if not jobs:
+        return []
+    files = [RunFolder(job.folder).predictions(split_of(job)) for job in jobs]
+    inputs = load_inputs(split_of(jobs[0]), files).inputs
     runs = [measure(statistic(one), one.units, samples, seed) for one in inputs]
     return [Trained({name: [value] for name, value in run.figures.items()}, *run) for run in runs]
 
 
 def draw(jobs: Mapping[str, Job], output: Path) -> None:
     """Truth beside the detections of `jobs`, by their captions, as PNG."""
-    dataset, _ = predictions(next(iter(jobs.values())))
-    runs = {caption: job.folder for caption, job in jobs.items()}
-    draw_results(runs, dataset, output, score=SURE, count=PICTURES)
+    runs = {caption: RunFolder(job.folder) for caption, job in jobs.items()}
+    draw_results(runs, split_of(next(iter(jobs.values()))), output, score=SURE, count=PICTURES)
 
 
 RUNNER = Runner(

@@ -6,18 +6,17 @@ from typing import NamedTuple
 
 from detectron2.config import CfgNode
 
-from cervical_d2.config import load_dumped_config
 from cervical_d2.curation.folds import Part
-from cervical_d2.engine.cross_validation import answers_file, config_of
+from cervical_d2.datasets.registry import resolve
+from cervical_d2.engine.run_folder import RunFolder
 from cervical_d2.engine.tasks import CLASSIFICATION, task_of
 from cervical_d2.evaluation.bootstrap import SAMPLES
-from cervical_d2.evaluation.classification_evaluator import PREDICTIONS, Answered, read_answers
-from cervical_d2.evaluation.cross_validation import Summary, document, summarize, write_summary
+from cervical_d2.evaluation.classification_evaluator import Answered
+from cervical_d2.evaluation.cross_validation import document, summarize, write_summary
 from cervical_d2.files import replaced_folder, write_json, write_text
 from cervical_d2.report.classification_sections import cell_sections
-from cervical_d2.report.page import DISCLAIMER, FIGURES_FILE, Section, page
+from cervical_d2.report.page import DISCLAIMER, FIGURES_FILE, page
 from cervical_d2.report.recognition import examples
-from cervical_d2.report.run_comparison import Run, read_run
 from cervical_d2.report.run_sections import settings_section
 
 LEAK = (
@@ -27,27 +26,34 @@ LEAK = (
 
 
 class CellRun(NamedTuple):
-    """An OUTPUT_DIR of a trained classifier and the file of its answers."""
+    """A trained classifier, and the registered split that it is shown on."""
 
-    folder: Path
-    cfg: CfgNode
-    answers: Path
+    folder: RunFolder
+    split: str
+
+    @property
+    def answers(self) -> Answered:
+        """Those on the split. Raises `UserError` if it has not been evaluated."""
+        return self.folder.answers(self.split)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether it is trained to the end and has been evaluated on the split."""
+        return self.folder.is_finished(self.split)
 
 
-def cell_runs(folder: Path, dataset: str = "") -> list[CellRun]:
+def cell_runs(folder: RunFolder, dataset: str = "") -> list[CellRun]:
     """The runs in `folder`: itself, or its fold0, fold1, ...; [] if there is none of a classifier.
 
     `dataset`: the registered name of the split, by default the last of DATASETS.TEST.
     """
-    folders = [folder] if (folder / "config.yaml").is_file() else list(folder.glob("fold*"))
-    found = []
-    for place in sorted(folders, key=lambda path: (len(path.name), path.name)):
-        path = place / "config.yaml"
-        cfg = load_dumped_config(path.read_text(), str(path)) if path.is_file() else None
-        if cfg is not None and task_of(cfg) is CLASSIFICATION and cfg.DATASETS.TEST:
-            split = dataset or cfg.DATASETS.TEST[-1]
-            found.append(CellRun(place, cfg, place / "evaluation" / split / PREDICTIONS))
-    return found
+    places = sorted(folder.path.glob("fold*"), key=lambda path: (len(path.name), path.name))
+    folders = [folder] if folder.exists else [run for run in map(RunFolder, places) if run.exists]
+    return [
+        CellRun(run, dataset or run.cfg.DATASETS.TEST[-1])
+        for run in folders
+        if task_of(run.cfg) is CLASSIFICATION and run.cfg.DATASETS.TEST
+    ]
 
 
 def write_cell_report(runs: Sequence[CellRun], output: Path, samples: int = SAMPLES, seed: int = 0) -> Path:
@@ -56,25 +62,20 @@ def write_cell_report(runs: Sequence[CellRun], output: Path, samples: int = SAMP
     Raises:
         UserError: a run has not been evaluated, or the runs are of different classes.
     """
-    answered = [read_answers(run.answers) for run in runs]
-    summary = summarize([run.folder.name for run in runs], answered, samples, seed)
-    leak = any(run.cfg.DATASETS.LEAK_COPIES_ACROSS_SPLITS for run in runs)
-    parts = _sections(summary, answered, [read_run(run.folder) for run in runs], runs[0].folder)
+    folders, answered = [run.folder for run in runs], [run.answers for run in runs]
+    summary = summarize([run.path.name for run in folders], answered, samples, seed)
+    leak = any(run.cfg.DATASETS.LEAK_COPIES_ACROSS_SPLITS for run in folders)
+    parts = [*cell_sections(summary, folders), examples(answered), settings_section(folders)]
+    sections = [section for section in parts if section]
     if leak:
-        parts[0] = parts[0]._replace(note=f"{LEAK} {parts[0].note}")
-    name = runs[0].folder.resolve()
+        sections[0] = sections[0]._replace(note=f"{LEAK} {sections[0].note}")
+    name = folders[0].path.resolve()
     heading = f"{name.parent.name}: {len(runs)} folds" if len(runs) > 1 else f"{name.name}: {answered[0].dataset}"
     with replaced_folder(output, FIGURES_FILE) as partial:
-        write_json(
-            partial / FIGURES_FILE, document(summary, {"leak": leak, "samples": samples, "seed": seed}), indent=1
-        )
-        write_text(partial / "index.html", page(heading, DISCLAIMER, parts))
+        about = {"leak": leak, "samples": samples, "seed": seed}
+        write_json(partial / FIGURES_FILE, document(summary, about), indent=1)
+        write_text(partial / "index.html", page(heading, DISCLAIMER, sections))
     return output / "index.html"
-
-
-def _sections(summary: Summary, answered: Sequence[Answered], runs: Sequence[Run], folder: Path) -> list[Section]:
-    parts = [*cell_sections(summary, runs), examples(answered)]
-    return [section for section in (*parts, settings_section(runs, folder)) if section]
 
 
 def summarize_parts(cfg: CfgNode, parts: Sequence[Part], samples: int) -> str:
@@ -84,14 +85,11 @@ def summarize_parts(cfg: CfgNode, parts: Sequence[Part], samples: int) -> str:
         UserError: a part has not been evaluated.
     """
     folder, leak = Path(cfg.OUTPUT_DIR), cfg.DATASETS.LEAK_COPIES_ACROSS_SPLITS
-    files = [answers_file(cfg, part) for part in parts]
+    runs = [CellRun(RunFolder(folder / part.folder), resolve(part.test[-1])) for part in parts]
     names = [part.folder or part.test[-1].rpartition(":")[2] for part in parts]
-    summary = summarize(names, list(map(read_answers, files)), samples)
+    summary = summarize(names, [run.answers for run in runs], samples)
     title = f"{folder.resolve().name}: {', '.join(cfg.DATASETS.TRAIN)}"
     text = write_summary(folder, summary, title, {"data": list(cfg.DATASETS.TRAIN), "leak": leak}, LEAK if leak else "")
     if cfg.TEST.REPORT and len(parts) > 1:
-        runs = [
-            CellRun(folder / part.folder, config_of(cfg, part), file) for part, file in zip(parts, files, strict=True)
-        ]
         write_cell_report(runs, folder / "report", samples)
     return text

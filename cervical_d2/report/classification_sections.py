@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import roc_curve
 
+from cervical_d2.engine.run_folder import RunFolder
 from cervical_d2.evaluation.bootstrap import LEVEL
 from cervical_d2.evaluation.classification import OF_CLASSES, SHOWN
 from cervical_d2.evaluation.classification_evaluator import TASK
 from cervical_d2.evaluation.cross_validation import Summary, spelled_mean
 from cervical_d2.report.axes import GRAY, RGB, panels
 from cervical_d2.report.page import Card, Cards, Chart, Matrix, Section
-from cervical_d2.report.run_comparison import FEW, Run
+from cervical_d2.report.run_comparison import FEW
 from cervical_d2.report.tables import Table
 
 MEANINGS = {"accuracy": "right answers among all images", **{rate.name: rate.meaning for rate in SHOWN}}
@@ -21,7 +22,7 @@ CARDS = ("accuracy", *(rate.name for rate in SHOWN if rate.section == "summary")
 STYLES = ("-", "--", "-.", ":")
 
 
-def cell_sections(summary: Summary, runs: Sequence[Run]) -> list[Section]:
+def cell_sections(summary: Summary, runs: Sequence[RunFolder]) -> list[Section]:
     """All but the examples and the settings."""
     parts = (_summary(summary), _figures(summary), _classes(summary), _confusion(summary), _roc(summary))
     return [*parts, *_learning(runs)]
@@ -124,14 +125,14 @@ def _lines(summary: Summary) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
         yield name, label == number, scores[:, number]
 
 
-def _learning(runs: Sequence[Run]) -> list[Section]:
+def _learning(runs: Sequence[RunFolder]) -> list[Section]:
     """Loss and accuracy of training and validation, as Figure 8 of 3cDe-Net; nothing without a training."""
     figure, (loss, accuracy) = panels(2, 3.6)
     for number, run in enumerate(runs):
         curves = ((loss, "total_loss", ":"), (loss, "validation/total_loss", "-"), (accuracy, "train_accuracy", ":"),
                   (accuracy, _accuracy_key(run), "-"))  # fmt: skip
         for ax, key, style in curves:
-            points = [(line["iteration"] + 1, line[key]) for line in run.lines if key in line]
+            points = [(line["iteration"] + 1, line[key]) for line in run.metrics if key in line]
             if points:
                 what = "training" if style == ":" else "validation"
                 name = f"{Path(run.name).name}, {what}" if len(runs) > 1 else what
@@ -150,7 +151,7 @@ def _learning(runs: Sequence[Run]) -> list[Section]:
     return [Section("learning", "Learning curves", note, [Chart("learning", "", "", figure)])]
 
 
-def _accuracy_key(run: Run) -> str:
+def _accuracy_key(run: RunFolder) -> str:
     """Results of one test split stand alone, those of several below its name."""
     test = run.cfg.DATASETS.TEST
     return f"{TASK}/accuracy" if len(test) < 2 else f"{test[0]}/{TASK}/accuracy"

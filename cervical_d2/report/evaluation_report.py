@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from detectron2.config import CfgNode
 
 from cervical_d2.datasets.formats import Record
+from cervical_d2.engine.run_folder import RunFolder
 from cervical_d2.engine.tasks import CLASSIFICATION, task_of
 from cervical_d2.evaluation.analysis import Analysis
 from cervical_d2.evaluation.bootstrap import SAMPLES, Measured, measure
@@ -68,22 +69,21 @@ def write_reports(cfg: CfgNode) -> None:
 
     A classifier's page is of its last test split.
     """
-    folder = Path(cfg.OUTPUT_DIR)
+    run = RunFolder(cfg.OUTPUT_DIR)
     options = Options(cfg.TEST.SCORE, severity=Path(cfg.TEST.SEVERITY) if cfg.TEST.SEVERITY else OWN)
     if task_of(cfg) is CLASSIFICATION:
-        if runs := cell_runs(folder):
-            logger.info("report: %s", write_cell_report(runs, folder / "report"))
+        if runs := cell_runs(run):
+            logger.info("report: %s", write_cell_report(runs, run.path / "report"))
         return
     for dataset in cfg.DATASETS.TEST:
-        place = folder / "report" / (dataset if len(cfg.DATASETS.TEST) > 1 else "")
-        path, notes = write_evaluation_report(dataset, [evaluated(folder, dataset)], place, options)
+        place = run.path / "report" / (dataset if len(cfg.DATASETS.TEST) > 1 else "")
+        path, notes = write_evaluation_report(dataset, [evaluated(run, dataset)], place, options)
         logger.info("\n".join([f"report: {path}", *notes]))
 
 
 def _document(dataset: str, names: Sequence[str], measured: Sequence[Measured], options: Options) -> dict[str, Any]:
     figures = {
-        model: {name: found.interval(name) for name in found.figures}
-        for model, found in zip(names, measured, strict=True)
+        model: {name: one.interval(name) for name in one.figures} for model, one in zip(names, measured, strict=True)
     }
     settings = {"score": options.score, "samples": options.samples, "seed": options.seed}
     return {"dataset": dataset, "settings": settings, "figures": plain(figures, digits=6)}
@@ -91,12 +91,12 @@ def _document(dataset: str, names: Sequence[str], measured: Sequence[Measured], 
 
 def _images(analyses: Sequence[Analysis], records: Sequence[Record], urls: Sequence[str]) -> Iterator[GalleryImage]:
     truths = _by_image(_truth(analyses[0]), analyses[0].inputs.truth.image, len(records))
-    found = [_by_image(_found(item), item.inputs.detections.image, len(records)) for item in analyses]
+    detections = [_by_image(_detections(item), item.inputs.detections.image, len(records)) for item in analyses]
     for number, (record, url) in enumerate(zip(records, urls, strict=True)):
         group = record.get("group_id")
         yield GalleryImage(
             Path(record["file_name"]).name, url, record["width"], record["height"],
-            None if group is None else str(group), truths[number], *(part[number] for part in found),
+            None if group is None else str(group), truths[number], *(part[number] for part in detections),
         )  # fmt: skip
 
 
@@ -114,7 +114,7 @@ def _truth(analysis: Analysis) -> list[TruthBox | None]:
     ]  # fmt: skip
 
 
-def _found(analysis: Analysis) -> list[FoundBox]:
+def _detections(analysis: Analysis) -> list[FoundBox]:
     detections, kinds = analysis.inputs.detections, analysis.errors.kind.tolist()
     return [
         FoundBox(box, label, score, KINDS[kind])

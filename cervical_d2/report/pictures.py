@@ -4,58 +4,57 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 from tqdm import tqdm
 
 from cervical_d2.data.mapper import read_image
 from cervical_d2.datasets.formats import Record
 from cervical_d2.draw import FONT, Box, draw_boxes, legend
+from cervical_d2.engine.run_folder import RunFolder
 from cervical_d2.errors import UserError
+from cervical_d2.evaluation.ground_truth import open_split
 from cervical_d2.files import write_bytes
 from cervical_d2.inference.batch import picture_names
 
+T = TypeVar("T")
 GAP = 8  # px between pictures
 ON_SHEET = 6  # pictures
 
 
-def draw_results(runs: Mapping[str, Path], dataset: str, output: Path, *, score: float, count: int) -> list[Path]:
-    """Draw the evaluations that stand in `evaluation/dataset` of the folders `runs`, by their captions.
+def draw_results(runs: Mapping[str, RunFolder], dataset: str, output: Path, *, score: float, count: int) -> list[Path]:
+    """Draw the last evaluations of `runs`, given by caption, on the registered split `dataset`.
 
     Writes truth beside all predictions for each of `count` images, spread evenly over the split, and `sheet.png` with
     the first six. Returns the files. Raises `UserError` if there is no evaluation.
     """
-    found = {caption: _detections(run, dataset, score) for caption, run in runs.items()}
-    names = MetadataCatalog.get(dataset).thing_classes
-    chosen = spread(DatasetCatalog.get(dataset), count)
+    detections = {caption: _detections(run, dataset, score) for caption, run in runs.items()}
+    split = open_split(dataset)
+    chosen = spread(split.records, count)
     pictures = (
-        strip(record, {caption: rows[record["image_id"]] for caption, rows in found.items()}, names)
+        strip(record, {caption: rows[record["image_id"]] for caption, rows in detections.items()}, split.classes)
         for record in chosen
     )
-    return write_pictures(output, chosen, pictures, names, columns=2 if len(runs) == 1 else 1)
+    return write_pictures(output, chosen, pictures, split.classes, columns=2 if len(runs) == 1 else 1)
 
 
-def _detections(run: Path, dataset: str, score: float) -> dict[Any, list[Record]]:
+def _detections(run: RunFolder, dataset: str, score: float) -> dict[Any, list[Record]]:
     """By image, from `score` on."""
-    source = run / "evaluation" / dataset / "predictions.json"
-    if not source.is_file():
-        raise UserError(f"{source}: no such file; evaluate first: cervical-d2 evaluate with OUTPUT_DIR {run}")
-    found: dict[Any, list[Record]] = defaultdict(list)
-    for row in json.loads(source.read_text()):
+    by_image: dict[Any, list[Record]] = defaultdict(list)
+    for row in json.loads(run.evaluated(dataset).read_bytes()):
         if row["score"] >= score:
-            found[row["image_id"]].append(row)
-    return found
+            by_image[row["image_id"]].append(row)
+    return by_image
 
 
-def spread(records: Sequence[Record], count: int) -> list[Record]:
-    """Up to `count` of `records`, evenly from the first to the last. Raises `UserError` if that is none."""
-    if count < 1 or not len(records):
-        raise UserError(f"--count {count} of {len(records)} images: nothing to draw; ask for at least one")
-    return [records[i] for i in np.unique(np.linspace(0, len(records) - 1, min(count, len(records))).astype(int))]
+def spread(items: Sequence[T], count: int) -> list[T]:
+    """Up to `count` of `items`, one an image, evenly from the first to the last. Raises `UserError` if that is none."""
+    if count < 1 or not len(items):
+        raise UserError(f"--count {count} of {len(items)} images: nothing to draw; ask for at least one")
+    return [items[i] for i in np.unique(np.linspace(0, len(items) - 1, min(count, len(items))).astype(int))]
 
 
 def write_pictures(
@@ -72,11 +71,11 @@ def write_pictures(
     return [write_picture(output / "sheet.png", sheet(first, names, columns=columns)), *written]
 
 
-def strip(record: Record, found: Mapping[str, Sequence[Record]], names: Sequence[str]) -> np.ndarray:
-    """Truth, then the detections `found` with scores, each below its caption; (H, W, 3) uint8 RGB."""
+def strip(record: Record, detections: Mapping[str, Sequence[Record]], names: Sequence[str]) -> np.ndarray:
+    """Truth, then the `detections` of each caption with their scores, side by side; (H, W, 3) uint8 RGB."""
     image = read_image(record["file_name"], "RGB")
     boxes = {"truth": truth_boxes(record, names)}
-    for caption, rows in found.items():
+    for caption, rows in detections.items():
         boxes[caption] = [_predicted(row, names) for row in sorted(rows, key=lambda row: row["score"])]
     return beside([captioned(draw_boxes(image, drawn), caption) for caption, drawn in boxes.items()])
 

@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from cervical_d2.data.corruptions import CORRUPTIONS, STRENGTHS, Corruption, corrupted
 from cervical_d2.data.mapper import read_image
 from cervical_d2.draw import FONT
-from cervical_d2.evaluation.robustness import UNDISTURBED, Split, Trial
+from cervical_d2.evaluation.ground_truth import Split
+from cervical_d2.evaluation.robustness import UNDISTURBED, Trial
 from cervical_d2.evaluation.table import aligned
 from cervical_d2.report.axes import RGB, panels
 from cervical_d2.report.pictures import GAP

@@ -1,16 +1,13 @@
 """What differs between runs: settings, code, data, machine; and their curves over one another."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from detectron2.config import CfgNode
 from matplotlib.figure import Figure
 from tabulate import tabulate
 
-from cervical_d2.config import differences, load_dumped_config
-from cervical_d2.engine.run_folder import starts
+from cervical_d2.config import differences
+from cervical_d2.engine.run_folder import RunFolder
 from cervical_d2.errors import UserError
 from cervical_d2.evaluation.table import aligned
 from cervical_d2.report.axes import RGB, panels
@@ -24,25 +21,7 @@ FEW = 30  # points, which are marked
 STYLES = ("-", "--", ":", "-.")
 
 
-class Run(NamedTuple):
-    """The OUTPUT_DIR of a training: its resolved config, its starts (the last counts), the lines of metrics.json."""
-
-    name: str
-    cfg: CfgNode
-    starts: list[dict[str, Any]]
-    lines: list[dict[str, Any]]
-
-
-def read_run(folder: Path) -> Run:
-    """A folder of --eval-only has no lines. Raises `UserError` if there is no run in `folder`."""
-    config, metrics = folder / "config.yaml", folder / "metrics.json"
-    if not config.is_file():
-        raise UserError(f"{folder}: no config.yaml here; name the OUTPUT_DIR of a training")
-    lines = [json.loads(line) for line in metrics.read_text().splitlines()] if metrics.is_file() else []
-    return Run(str(folder), load_dumped_config(config.read_text(), str(config)), starts(folder), lines)
-
-
-def comparison(runs: Sequence[Run]) -> str:
+def comparison(runs: Sequence[RunFolder]) -> str:
     """As text: how each run was started, what differs, and the last figures."""
     begun = [(run.name, begin["time"], begin["command"]) for run in runs for begin in run.starts]
     parts = [_titled("starts", tabulate(begun, ("run", "time", "command")))] if begun else []
@@ -58,20 +37,20 @@ def _titled(title: str, text: str) -> str:
     return f"{title}:\n{text}"
 
 
-def _different(runs: Sequence[Run]) -> Iterator[tuple[str, ...]]:
+def _different(runs: Sequence[RunFolder]) -> Iterator[tuple[str, ...]]:
     """(what, its value in each run) for each setting and each fact of the last start that is not the same in all."""
     keys = dict.fromkeys(name for run in runs[1:] for name, *_ in differences(runs[0].cfg, run.cfg))
     facts = [dict(_flat(run.starts[-1] if run.starts else {})) for run in runs]
-    names = dict.fromkeys(name for found in facts for name in found if name not in OF_EVERY_START)
+    names = dict.fromkeys(name for fact in facts for name in fact if name not in OF_EVERY_START)
     for key in keys:
         yield (key, *(_short(_value(run.cfg, key)) for run in runs))
     for name in names:
-        values = [found.get(name) for found in facts]
+        values = [fact.get(name) for fact in facts]
         if any(value != values[0] for value in values):
             yield (name, *map(_short, values))
 
 
-def _value(cfg: CfgNode, name: str) -> Any:
+def _value(cfg: Any, name: str) -> Any:
     for part in name.split("."):
         cfg = cfg.get(part) if isinstance(cfg, Mapping) else None
     return cfg
@@ -90,22 +69,22 @@ def _short(value: Any) -> str:
     return text if len(text) <= WIDEST else f"{text[: WIDEST - 3]}..."
 
 
-def _progress(run: Run) -> list[float | int]:
+def _progress(run: RunFolder) -> list[float | int]:
     """Iterations done, and the last value of each of `FIGURES`, NaN where there is none."""
-    last = {name: value for line in run.lines for name, value in line.items()}
+    last = {name: value for line in run.metrics for name, value in line.items()}
     return [last.get("iteration", -1) + 1, *(float(last.get(name, float("nan"))) for name in FIGURES)]
 
 
-def _shown(runs: Sequence[Run]) -> list[str]:
-    return [name for name in CURVES if any(name in line for run in runs for line in run.lines)]
+def _shown(runs: Sequence[RunFolder]) -> list[str]:
+    return [name for name in CURVES if any(name in line for run in runs for line in run.metrics)]
 
 
-def has_curves(runs: Sequence[Run]) -> bool:
+def has_curves(runs: Sequence[RunFolder]) -> bool:
     """Whether there is anything for `curves` to draw."""
     return bool(_shown(runs))
 
 
-def curves(runs: Sequence[Run]) -> Figure:
+def curves(runs: Sequence[RunFolder]) -> Figure:
     """A panel for each of `CURVES` that a run has, a line for each run, over iterations.
 
     Raises:
@@ -117,7 +96,7 @@ def curves(runs: Sequence[Run]) -> Figure:
     figure, axes = panels(len(shown), 2.8)
     for ax, name in zip(axes, shown, strict=True):
         for number, run in enumerate(runs):
-            points = [(line["iteration"] + 1, line[name]) for line in run.lines if name in line]
+            points = [(line["iteration"] + 1, line[name]) for line in run.metrics if name in line]
             (line,) = ax.plot(*zip(*points, strict=True)) if points else ax.plot([], [])
             line.set(color=RGB[number % len(RGB)], linestyle=STYLES[number % len(STYLES)], label=run.name)
             line.set_marker("." if len(points) < FEW else "")

@@ -6,8 +6,9 @@ they stand (NaN for what is not a number); classes, centers, groups and faults a
 
 import importlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePath
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from cervical_d2.datasets.images import EXTENSIONS
@@ -38,13 +39,15 @@ class Source(NamedTuple):
 class Document(NamedTuple):
     """What a reader returns and a writer gets: the images, and every class name, those without a box included.
 
-    `images`: the folder that the images lie below; `info`: what a COCO file says of itself.
+    `images`: the folder that the images lie below; `info`: what a COCO file says of itself; `category_names`: the
+    class of each number that the files give to classes, by which other tools' predictions name them.
     """
 
     records: list[Record]
     classes: list[str]
     images: Path | None = None
     info: Record | None = None
+    category_names: Mapping[Any, str] = MappingProxyType({})
 
     def name(self, record: Record) -> str:
         """The image's path below `images`, with slashes; the file's name alone where it does not lie there."""

@@ -35,7 +35,7 @@ def read(source: Source, problems: Problems) -> Document:
     # Of two images with one id the first gets the boxes; the second is told by the checks.
     records = [_record(image, folder, annotations.pop(image["id"], []), path) for image in images]
     info = document.get("info") if isinstance(document.get("info"), dict) else None
-    return Document(listed(records, source, problems), list(categories.values()), source.images, info)
+    return Document(listed(records, source, problems), list(categories.values()), source.images, info, categories)
 
 
 def _load(path: Path) -> dict[str, Any]:

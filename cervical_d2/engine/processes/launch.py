@@ -9,15 +9,13 @@ import logging
 import multiprocessing
 import os
 import re
-import signal
 import sys
 import tempfile
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn
 
 import torch
 import torch.distributed as dist
@@ -27,7 +25,7 @@ from detectron2.utils import comm
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
 from cervical_d2.engine.processes.endings import Report, error_of_ranks, report_of
-from cervical_d2.engine.processes.signals import SIGNALS
+from cervical_d2.engine.processes.signals import signals_passed_on
 from cervical_d2.errors import EXIT_OK, Interrupted, UserError, hush_torch
 from cervical_d2.files import write_text
 
@@ -71,8 +69,8 @@ def place_from(environment: Mapping[str, str]) -> Place | None:
 
 def first_host(nodes: str) -> str:
     """The first of SLURM's list: `n[07-09,12],m3` -> `n07`."""
-    found = re.match(r"([^,\[]+)(?:\[(\d+)[^\]]*\]([^,]*))?", nodes)
-    return "".join(part or "" for part in found.groups()) if found else nodes
+    host = re.match(r"([^,\[]+)(?:\[(\d+)[^\]]*\]([^,]*))?", nodes)
+    return "".join(part or "" for part in host.groups()) if host else nodes
 
 
 def restarted(environment: Mapping[str, str]) -> bool:
@@ -143,7 +141,7 @@ def _cores() -> int:
 def _spawn(main: Main, args: Namespace, device: str) -> None:
     """Start the ranks of this machine and wait for them; where one ends, torch ends the others within 30 s."""
     logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)  # what it logs of that is told in one line
-    with tempfile.TemporaryDirectory() as folder, _signals_passed_on() as passed:
+    with tempfile.TemporaryDirectory() as folder, signals_passed_on(_children) as passed:
         ranked = Ranked(main, folder)
         try:
             if device == "cuda":
@@ -159,6 +157,10 @@ def _spawn(main: Main, args: Namespace, device: str) -> None:
             if told := error_of_ranks(failure, Path(folder), range(first, first + args.num_gpus), passed):
                 raise told from failure
             raise
+
+
+def _children() -> list[int]:
+    return [child.pid for child in multiprocessing.active_children() if child.pid]
 
 
 def _on_cpu(local_rank: int, main: Main, args: Namespace, url: str) -> None:
@@ -205,22 +207,3 @@ class Ranked(NamedTuple):
             write_text(report_of(Path(self.folder), comm.get_rank()), json.dumps(report))
             status = error.status
         end_process(status)  # not where the exception still holds the data loader, whose workers have to end first
-
-
-@contextmanager
-def _signals_passed_on() -> Iterator[list[int]]:
-    """Within, signals go to the ranks, which end in good order; yields those that came."""
-    passed: list[int] = []
-
-    def pass_on(signum: int, _: Any) -> None:
-        passed.append(signum)
-        for child in multiprocessing.active_children():
-            if child.pid:
-                os.kill(child.pid, signum)
-
-    before = {number: signal.signal(number, pass_on) for number in SIGNALS}
-    try:
-        yield passed
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

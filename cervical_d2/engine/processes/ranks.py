@@ -22,7 +22,7 @@ def on_all_ranks(call: Callable[[], T]) -> T:
         result = call()
     except UserError as raised:
         error = raised
-    first = next((found for found in comm.all_gather(error) if found), None)
+    first = next((other for other in comm.all_gather(error) if other), None)
     if first is not None:
         raise first if comm.is_main_process() else type(first)("")
     return result  # type: ignore[return-value]

@@ -1,10 +1,11 @@
 """Signals ask a run to end; it ends where nothing is lost."""
 
 import contextlib
+import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
 
 from detectron2.utils import comm
@@ -14,6 +15,27 @@ from cervical_d2.errors import Interrupted
 # Ctrl-C; what kill and most schedulers send; what SLURM sends ahead of time with --signal=USR1@SECONDS.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 REPEAT = 1.0  # seconds: the same Ctrl-C may arrive twice, from the terminal and from a parent
+
+
+@contextlib.contextmanager
+def signals_passed_on(children: Callable[[], Iterable[int]]) -> Iterator[list[int]]:
+    """Within, signals go to child processes, which end in good order, instead of ending this one.
+
+    `children` returns their process ids; it is called when a signal comes. Yields the numbers of those that came.
+    """
+    passed: list[int] = []
+
+    def pass_on(signum: int, _: FrameType | None) -> None:
+        passed.append(signum)
+        for child in children():
+            os.kill(child, signum)
+
+    before = {number: signal.signal(number, pass_on) for number in SIGNALS}
+    try:
+        yield passed
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class StopRequest:
