@@ -1,5 +1,6 @@
 """The parts of the detectors that are ours; importing this registers them with Detectron2."""
 
+from cervical_d2.modeling.adapt import build_model
 from cervical_d2.modeling.anchors import ClusteredAnchorGenerator
 from cervical_d2.modeling.backbones import (
     build_cervical_resnet_backbone,
@@ -25,5 +26,6 @@ __all__ = [
     "build_cervical_retinanet_resnet_fpn_backbone",
     "build_dc_resnet_backbone",
     "build_dc_resnet_fpn_backbone",
+    "build_model",
     "build_torchvision_backbone",
 ]
