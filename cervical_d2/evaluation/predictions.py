@@ -11,7 +11,7 @@ from detectron2.data import MetadataCatalog
 
 from cervical_d2.datasets.classes import IGNORED, ClassTable
 from cervical_d2.datasets.definition import Definition
-from cervical_d2.datasets.formats import Record
+from cervical_d2.datasets.formats import Record, format_of
 from cervical_d2.datasets.reading import source_of
 from cervical_d2.datasets.registry import definition_of
 from cervical_d2.errors import UserError
@@ -150,8 +150,6 @@ def _hashable(value: Any) -> Any:
 
 
 def _own_ids(definition: Definition) -> dict[Any, str]:
-    """id -> name in the split's own COCO file, which other tools number classes by; {} in other formats."""
-    if definition.format != "coco":
-        return {}
-    document = json.loads(source_of(definition).annotations.read_bytes())
-    return {category["id"]: category["name"] for category in document.get("categories", [])}
+    """The names of the split's classes by their ids in its own file; {} where its format has none."""
+    class_ids = format_of(definition.format).class_ids
+    return class_ids(source_of(definition).annotations) if class_ids else {}

@@ -63,12 +63,16 @@ class Format(NamedTuple):
 
     `unit`: what an annotation is called in messages. `holds`: which of `FEATURES` a file of this format can carry.
     `write(document, path)` expects no more than the format holds (`conversion.fitted`); `UserError` if `path` exists.
+    `class_ids(path)`: names of the classes by the ids that a file of annotations gives them, which predictions by other
+    tools use. `empty_classes(source)`: (folder, name) of each class that has a folder but no image.
     """
 
     unit: str
     read: Callable[[Source, Problems], Document]
     write: Callable[[Document, Path], None] | None = None
     holds: frozenset[str] = frozenset()
+    class_ids: Callable[[Path], dict[Any, str]] | None = None
+    empty_classes: Callable[[Source], list[tuple[Path, str]]] | None = None
 
 
 FEATURES = {

@@ -3,6 +3,7 @@
 Beyond COCO: `group_id` on images; `ignore` 1 and `point` [x, y] on annotations, which then need no bbox.
 """
 
+import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -191,4 +192,9 @@ def _written(annotation: Record, ids: dict[str, int]) -> Record:
     return entry | ({"ignore": 1} if annotation.get("ignore") else {})
 
 
-FORMAT = Format("annotation", read, write, frozenset(FEATURES))
+def class_ids(path: Path) -> dict[Any, str]:
+    """The name of each category of a file by its id."""
+    return {category["id"]: category["name"] for category in json.loads(path.read_bytes()).get("categories", [])}
+
+
+FORMAT = Format("annotation", read, write, frozenset(FEATURES), class_ids)

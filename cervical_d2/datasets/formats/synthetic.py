@@ -20,4 +20,4 @@ def read(source: Source, problems: Problems) -> Document:
     return coco.read(source, problems)
 
 
-FORMAT = coco.FORMAT._replace(read=read, write=None)
+FORMAT = coco.FORMAT._replace(read=read, write=None, class_ids=None)
