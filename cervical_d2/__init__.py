@@ -6,6 +6,7 @@ from typing import Any
 with warnings.catch_warnings():
     # Detectron2 is compiled by torch.jit.script as it is imported, and whoever runs a command cannot mend that.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.")
+    import cervical_d2.data.augmentation  # its config keys
     import cervical_d2.modeling  # noqa: F401
     from cervical_d2.datasets.registry import register_all
 

@@ -1,4 +1,7 @@
-"""Every configuration key of ours, in one table, and the defaults of Detectron2's that we change."""
+"""Our configuration keys in one table, and the defaults of Detectron2's that we change.
+
+The keys of the augmentations stand with them, in `data/augmentation.py`, and are added to the table from there.
+"""
 
 from typing import Any, NamedTuple
 
@@ -16,7 +19,7 @@ class Key(NamedTuple):
 
 _, BLOCKS, MID, OUT, GROUPS, STRIDES, DILATIONS = zip(*DC_RESNET_59, strict=True)
 
-KEYS = (
+KEYS = [
     Key(
         "DATALOADER.CLASS_REPEATS",
         (),
@@ -30,19 +33,7 @@ KEYS = (
         False,
         "augment before dividing, as 3cDe-Net printed: rotated copies of one cell are in training and in test",
     ),
-    Key("INPUT.RANDOM_ROT90", False, "rotate by 0, 90, 180 or 270 degrees, each with probability 1/4"),
-    Key(
-        "INPUT.RANDOM_ROTATION",
-        0.0,
-        "rotate by an angle in +- so many degrees, up to 180; boxes turn as ellipses",
-    ),
-    Key("INPUT.RANDOM_TRANSLATION", 0.0, "a classifier's: shift by +- so much of each side, up to 0.5"),
     Key("INPUT.SIDE", 224, "a classifier's: width and height in px that every image is resized to"),
-    Key("INPUT.STAIN_JITTER", 0.0, "scale the density of each stain by 1 +- so much, up to 1, and shift it a little"),
-    Key("INPUT.BRIGHTNESS", 0.0, "multiply by a factor in 1 +- so much, up to 1"),
-    Key("INPUT.DEFOCUS", 0.0, "defocus half of the images: largest radius in px, up to 20"),
-    Key("INPUT.BLUR", 0.0, "blur half of the images: largest sigma of a Gaussian in px, up to 20"),
-    Key("INPUT.JPEG_QUALITY", 0, "compress with a quality from so much, 1 to 100, to 100; 0: not at all"),
     Key(
         "INPUT.RESIZE_ROUNDING",
         "detectron2",
@@ -162,7 +153,7 @@ KEYS = (
         "write OUTPUT_DIR/report (`cervical-d2 report`) after training and --eval-only",
     ),
     Key("TEST.VAL_LOSS", True, "compute the losses on the first test split at each evaluation"),
-)
+]
 
 # Where our defaults differ from upstream's, and why.
 DEFAULTS = {

@@ -57,6 +57,6 @@ def lively(model: nn.Module) -> nn.Module:
     return model
 
 
-def small(norm: str = "BN") -> DCResNet:
+def small() -> DCResNet:
     torch.manual_seed(0)
-    return DCResNet(stages=SMALL, norm=norm, out_features=["res2", "res3", "res4"])
+    return DCResNet(stages=SMALL, out_features=["res2", "res3", "res4"])

@@ -8,8 +8,10 @@ import pytest
 from detectron2.data import DatasetCatalog
 from detectron2.data import transforms as T
 
-from cervical_d2.config import load_config
+from cervical_d2.config import config_value, load_config
+from cervical_d2.config_keys import KEYS
 from cervical_d2.data.augmentation import (
+    AUGMENTATIONS,
     RandomBlur,
     RandomDefocus,
     RandomJpeg,
@@ -17,6 +19,7 @@ from cervical_d2.data.augmentation import (
     cytology_augmentations,
     disk,
     restain,
+    values_of,
 )
 from cervical_d2.data.build import build_train_loader
 from cervical_d2.data.mapper import DetectionMapper, train_augmentations
@@ -163,6 +166,24 @@ def test_brightness_is_a_factor_and_clips():
     assert seen.min() >= 100  # 200 * 0.5; what is above 255 must not start again at 0
     assert seen.min() < 110
     assert seen.max() == 255
+
+
+@pytest.mark.parametrize("row", AUGMENTATIONS, ids=lambda row: row.key)
+def test_each_row_has_its_key_default_and_range(row):
+    (key,) = (key for key in KEYS if key.name == row.key)
+    assert key.default == row.default == config_value(load_config(), row.key)
+    assert not row.default
+    assert row.meaning in key.meaning
+    cfg = load_config()
+    for value, is_allowed in ((row.most, True), (row.most + 0.01, False), (-0.01, False)):
+        section, leaf = row.key.split(".")
+        cfg[section][leaf] = value
+        if is_allowed:
+            assert len(cytology_augmentations(cfg)) == (row.build is not None)
+            assert len(cytology_augmentations(cfg, moving=False)) == (row.build is not None and not row.moves)
+        else:
+            with pytest.raises(UserError, match=f"{row.key} is {value}; allowed: 0 .off. to {row.most}"):
+                values_of(cfg)
 
 
 def test_all_are_off_unless_asked_for():

@@ -92,7 +92,7 @@ def test_class_lists_are_compared_in_their_order():
     assert "has the classes b, a; train has a, b" in str(problems[0])
 
 
-def test_cache_is_stale_if_older_than_what_it_caches(tmp_path: Path):
+def test_cache_is_stale_if_older_than_what_it_caches(tmp_path: Path, monkeypatch):
     labels = tmp_path / "labels"
     labels.mkdir()
     for place, name in enumerate(("old.cache", "labels/a.txt", "labels/b.txt")):
@@ -105,6 +105,8 @@ def test_cache_is_stale_if_older_than_what_it_caches(tmp_path: Path):
     os.utime(tmp_path / "labels.cache", (1002, 1002))
     assert list(stale_caches(labels)) == []
     assert list(stale_caches(tmp_path / "nowhere/x.json")) == []
+    monkeypatch.chdir(labels)  # whose relative path has no name
+    assert list(stale_caches(Path("a.txt"))) == []
 
 
 def test_page_lists_every_kind():

@@ -16,8 +16,8 @@ from torch import nn
 from cervical_d2.checkpoint.conversion.convert import convert
 from cervical_d2.config import load_config
 from cervical_d2.errors import UserError
+from cervical_d2.modeling.adapt import stages_of
 from cervical_d2.modeling.classifier import CellClassifier, classification_loss, layers_from
-from cervical_d2.modeling.freezing import stages_of
 from cervical_d2.modeling.norm import EvalBN
 from cervical_d2.modeling.torchvision_networks import TorchvisionNetworks
 
@@ -156,7 +156,7 @@ def test_a_plain_resnet_knows_eval_norm_and_its_stages():
     backbone = build_backbone(config(*R18, "MODEL.RESNETS.NORM", "EvalBN"), ShapeSpec(channels=3))
     assert sum(isinstance(module, EvalBN) for module in backbone.modules()) == 20
     assert stages_of(backbone) == ["stem", "res2", "res3", "res4", "res5"]
-    with pytest.raises(UserError, match="no stage 'res6'; there are stem, res2"):
+    with pytest.raises(UserError, match="build_cervical_resnet_backbone has no stage 'res6'; it has stem, res2"):
         build_backbone(config(*R18, "MODEL.BACKBONE.FREEZE_STAGES", "('res6',)"), ShapeSpec(channels=3))
 
 
@@ -190,8 +190,8 @@ def test_inception_has_all_but_its_heads():
     ("norm", "kind"), [("FrozenBN", FrozenBatchNorm2d), ("EvalBN", EvalBN), ("BN", nn.BatchNorm2d)]
 )
 def test_networks_have_the_norm_asked_for_and_freeze_as_wholes(norm, kind):
-    with torch.device("meta"):
-        networks = TorchvisionNetworks(networks=["resnet18", "resnet50"], norm=norm, freeze=["resnet50"])
+    options = ("MODEL.RESNETS.NORM", norm, "MODEL.BACKBONE.FREEZE_STAGES", "('resnet50',)")
+    networks = without_numbers(*NETWORKS, "('resnet18', 'resnet50')", *options).backbone
     norms = [type(m) for m in networks.resnet18.modules() if isinstance(m, nn.BatchNorm2d | FrozenBatchNorm2d)]
     assert norms == [kind] * 20
     assert not any(p.requires_grad for p in networks.resnet50.parameters())

@@ -27,7 +27,7 @@ NORMS = {
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_every_norm_runs_forward_and_back(norm):
-    model = small(norm).train()
+    model = built(*SMALL_KEYS, "MODEL.RESNETS.NORM", norm, features=["res2", "res3", "res4"]).train()
     convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
     assert len(convolutions) == 1 + 3 * 4 + 3
     assert all(type(conv.norm) is NORMS[norm] if norm else conv.norm is None for conv in convolutions)
@@ -121,7 +121,7 @@ def test_unknown_names_are_refused_in_one_line():
         built("MODEL.RESNETS.NORM", "XN")
     with pytest.raises(UserError, match="OUT_FEATURES: no stage 'res7'; there are stem, res2, res3, res4, res5, res6"):
         built(features=["res7"])
-    with pytest.raises(UserError, match=r"FREEZE_STAGES: no stage 'res7'; there are stem, .*, res6"):
+    with pytest.raises(UserError, match=r"build_dc_resnet_backbone has no stage 'res7'; it has stem, .*, res6"):
         built("MODEL.BACKBONE.FREEZE_STAGES", ("res7",))
 
 

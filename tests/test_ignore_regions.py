@@ -14,8 +14,8 @@ from detectron2.utils.events import EventStorage
 from evaluator_scenes import box, found, record, run, temporary_data_sets
 
 from cervical_d2.config import load_config
-from cervical_d2.data.augmentation import CellRotation
 from cervical_d2.data.mapper import DetectionMapper, labeled_instances
+from cervical_d2.data.rotation import CellRotation
 from cervical_d2.datasets.registry import resolve
 from cervical_d2.evaluation.evaluator import CervicalCOCOEvaluator
 from cervical_d2.modeling.unlabeled import Leniency

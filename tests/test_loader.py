@@ -9,9 +9,9 @@ from detectron2.data import DatasetCatalog
 from detectron2.data import transforms as T
 
 from cervical_d2.config import load_config
-from cervical_d2.data.augmentation import RandomRot90
 from cervical_d2.data.loader import CHUNK, BatchPlan, TrainLoader, quarter_turns
 from cervical_d2.data.mapper import DetectionMapper, train_augmentations
+from cervical_d2.data.rotation import RandomRot90
 from cervical_d2.datasets.registry import resolve
 from cervical_d2.errors import UserError
 from cervical_d2.structures import sampling_seed

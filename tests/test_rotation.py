@@ -8,8 +8,8 @@ import pytest
 from detectron2.data import DatasetCatalog
 from detectron2.data import transforms as T
 
-from cervical_d2.data.augmentation import CellRotation, RandomCellRotation
 from cervical_d2.data.mapper import DetectionMapper
+from cervical_d2.data.rotation import CellRotation, RandomCellRotation
 from cervical_d2.datasets.registry import resolve
 from cervical_d2.demo.scenes import draw_scene
 

@@ -16,11 +16,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Build on the CPU, count, tell."""
-    from detectron2.modeling import build_model
-
     from cervical_d2.config import load_config, set_num_classes
     from cervical_d2.datasets.registry import class_names, resolve_all
     from cervical_d2.engine.parameters import parameter_table, trainable
+    from cervical_d2.modeling import build_model
 
     cfg = load_config(args.config_file, args.opts)
     names = class_names(resolve_all(cfg.DATASETS.TRAIN))

@@ -2,7 +2,7 @@
 
 Iterative stratification (Sechidis, Tsoumakas, Vlahavas, "On the Stratification of Multi-Label Data", ECML PKDD 2011,
 algorithm 1), here of groups that hold several boxes of a class, then moves and swaps of groups that bring the shares
-nearer to those asked for.
+nearer to those asked for. scikit-learn's StratifiedGroupKFold divides into equal parts alone, and no more evenly.
 G = groups, C = columns counted (images, then the boxes of each class), S = splits.
 """
 

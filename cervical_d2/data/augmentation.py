@@ -1,7 +1,8 @@
-"""What varies between smears and cameras: direction, stain, light, focus, compression.
+"""Augmentations for what varies between smears and cameras: direction, stain, light, focus, compression.
 
-Images are (H, W, 3) uint8; lengths are pixels of the resized image, which the network gets. Everything random comes
-from numpy's global generator, which the loader seeds for each presentation.
+A new one is a `T.Augmentation` and a row of `AUGMENTATIONS`. Images are (H, W, 3) uint8; lengths are pixels of the
+resized image, which the network gets. Everything random comes from numpy's global generator, which the loader seeds
+for each image of each epoch.
 """
 
 import math
@@ -14,6 +15,8 @@ from detectron2.config import CfgNode
 from detectron2.data import transforms as T
 
 from cervical_d2.config import config_value
+from cervical_d2.config_keys import KEYS, Key
+from cervical_d2.data.rotation import RandomCellRotation, RandomRot90
 from cervical_d2.errors import UserError
 
 # Optical density that a unit of hematoxylin, eosin and DAB has in red, green and blue (Ruifrok and Johnston 2001).
@@ -23,69 +26,6 @@ DENSITY = -np.log((np.arange(256) + 1) / 256).astype(np.float32)
 # Tellez et al. (2018) shift a stain by as much as they scale it. In natural density s = 0.2 would turn a white
 # background gray by up to 93 levels; a tenth of it, by 11.
 SHIFT = 0.1
-
-
-class RandomRot90(T.Augmentation):
-    """Rotate by a multiple of 90 degrees: a smear has no up or down, and such a rotation keeps boxes exact."""
-
-    def __call__(self, aug_input: T.AugInput) -> T.Transform:
-        """By as much as `aug_input.quarter_turns` says, where the loader chose it, or else at random."""
-        turns = getattr(aug_input, "quarter_turns", None)
-        transform = self.get_transform(aug_input.image, turns)
-        aug_input.transform(transform)
-        return transform
-
-    def get_transform(self, image: np.ndarray, turns: int | None = None) -> T.Transform:
-        """`image` (H, W, C); the identity, or a rotation that expands to the rotated size."""
-        height, width = image.shape[:2]
-        turns = int(np.random.randint(4)) if turns is None else turns
-        return T.RotationTransform(height, width, 90 * turns, expand=True) if turns else T.NoOpTransform()
-
-
-class CellRotation(T.RotationTransform):
-    """Rotate by `angle` degrees counterclockwise about the center; size is kept, the outside becomes `fill` (C,)."""
-
-    def __init__(self, h: int, w: int, angle: float, fill: tuple[float, ...]):
-        super().__init__(h, w, angle, expand=False)
-        self.fill = fill
-
-    def apply_image(self, img: np.ndarray, interp: int | None = None) -> np.ndarray:
-        """(H, W, C), of the same size."""
-        flags = self.interp if interp is None else interp
-        return cv2.warpAffine(img, self.rm_image, (self.w, self.h), flags=flags, borderValue=self.fill)
-
-    def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
-        """(H, W) labels; outside is 0, not a color."""
-        return super().apply_image(segmentation, interp=cv2.INTER_NEAREST)
-
-    def apply_box(self, box: np.ndarray) -> np.ndarray:
-        """(N, 4) XYXY: the enclosure of the rotated inscribed ellipse.
-
-        Cells are round. The enclosure of the rotated corners, upstream's, is up to 41 % too wide for them.
-        """
-        box = np.asarray(box, dtype=float).reshape(-1, 4)
-        center = self.apply_coords((box[:, :2] + box[:, 2:]) / 2)
-        a, b = ((box[:, 2:] - box[:, :2]) / 2).T
-        cos, sin = math.cos(math.radians(self.angle)), math.sin(math.radians(self.angle))
-        half = np.stack([np.hypot(a * cos, b * sin), np.hypot(a * sin, b * cos)], axis=1)
-        return np.concatenate([center - half, center + half], axis=1)
-
-
-class RandomCellRotation(T.Augmentation):
-    """Rotate by an angle uniform in +-`degrees`; what comes in from outside has the image's median color.
-
-    A reflection would bring in cells that nobody has labeled.
-    """
-
-    def __init__(self, degrees: float):
-        self.degrees = degrees
-
-    def get_transform(self, image: np.ndarray) -> T.Transform:
-        """`image` (H, W, C)."""
-        height, width = image.shape[:2]
-        sample = image[::4, ::4].reshape(-1, image.shape[2])  # the median of a sixteenth is as good, and cheap
-        fill = tuple(map(float, np.median(sample, axis=0).round()))
-        return CellRotation(height, width, np.random.uniform(-self.degrees, self.degrees), fill)
 
 
 class StainJitter(T.Augmentation):
@@ -165,40 +105,115 @@ def compressed(image: np.ndarray, quality: int, rgb: bool = True) -> np.ndarray:
     return cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB) if rgb else decoded
 
 
-class Option(NamedTuple):
-    """A key, 0 or False for off; its largest value; from (value, whether images are RGB) to the augmentation."""
+class Augmentation(NamedTuple):
+    """One augmentation and its config key, whose values run from 0 (off) to `most`.
+
+    `build(value, rgb)` makes it for fields, `rgb` says whether images are RGB or BGR; None: only classifiers have it.
+    `example` is a strong value for the picture of docs/augmentation.md; `by_color`: red, green and blue are treated
+    differently; `moves`: it moves the cells, which a classifier does in its own way (`cell_augmentation.motion`).
+    """
 
     key: str
+    default: float
     most: float
-    build: Callable[[Any, bool], T.Augmentation]
-    by_color: bool = False  # treats red, green and blue differently
+    meaning: str
+    build: Callable[[Any, bool], T.Augmentation] | None
+    example: float | None = None
+    by_color: bool = False
+    moves: bool = False
 
 
-# In the order of a picture's way: the smear lies as it lies, is stained, lit, seen through a lens, and stored.
+# In the order in which they are applied, which is that of the picture itself: the smear lies on the slide, is stained,
+# lit, seen through a lens, and stored.
 AUGMENTATIONS = (
-    Option("INPUT.RANDOM_ROT90", True, lambda value, rgb: RandomRot90()),
-    Option("INPUT.RANDOM_ROTATION", 180, lambda value, rgb: RandomCellRotation(value)),
-    Option("INPUT.STAIN_JITTER", 1, StainJitter, by_color=True),
-    Option("INPUT.BRIGHTNESS", 1, lambda value, rgb: T.RandomBrightness(1 - value, 1 + value)),
-    Option("INPUT.DEFOCUS", 20, lambda value, rgb: T.RandomApply(RandomDefocus(value), 0.5)),
-    Option("INPUT.BLUR", 20, lambda value, rgb: T.RandomApply(RandomBlur(value), 0.5)),
-    Option("INPUT.JPEG_QUALITY", 100, RandomJpeg, by_color=True),
+    Augmentation(
+        "INPUT.RANDOM_ROT90",
+        False,
+        True,
+        "rotate by 0, 90, 180 or 270 degrees, each with probability 1/4",
+        lambda value, rgb: RandomRot90(),
+    ),
+    Augmentation(
+        "INPUT.RANDOM_ROTATION",
+        0.0,
+        180,
+        "rotate by an angle in +- so many degrees; boxes turn as ellipses",
+        lambda value, rgb: RandomCellRotation(value),
+        example=180.0,
+        moves=True,
+    ),
+    Augmentation(
+        "INPUT.RANDOM_TRANSLATION",
+        0.0,
+        0.5,  # of a side: beyond, more is mirror image than cell
+        "a classifier's: shift by +- so much of each side",
+        None,
+        moves=True,
+    ),
+    Augmentation(
+        "INPUT.STAIN_JITTER",
+        0.0,
+        1,
+        "scale the density of each stain by 1 +- so much, and shift it a little",
+        StainJitter,
+        example=0.2,
+        by_color=True,
+    ),
+    Augmentation(
+        "INPUT.BRIGHTNESS",
+        0.0,
+        1,
+        "multiply by a factor in 1 +- so much",
+        lambda value, rgb: T.RandomBrightness(1 - value, 1 + value),
+        example=0.2,
+    ),
+    Augmentation(
+        "INPUT.DEFOCUS",
+        0.0,
+        20,
+        "defocus half of the images: largest radius in px",
+        lambda value, rgb: T.RandomApply(RandomDefocus(value), 0.5),
+        example=3.0,
+    ),
+    Augmentation(
+        "INPUT.BLUR",
+        0.0,
+        20,
+        "blur half of the images: largest sigma of a Gaussian in px",
+        lambda value, rgb: T.RandomApply(RandomBlur(value), 0.5),
+        example=2.0,
+    ),
+    Augmentation(
+        "INPUT.JPEG_QUALITY",
+        0,
+        100,
+        "compress with a quality from so much to 100",
+        RandomJpeg,
+        example=10,
+        by_color=True,
+    ),
 )
+KEYS.extend(Key(row.key, row.default, f"{row.meaning}; from 0 (off) to {row.most}") for row in AUGMENTATIONS)
 
 
-def cytology_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
-    """Those of AUGMENTATIONS that `cfg` switches on, in their order.
+def values_of(cfg: CfgNode) -> dict[str, Any]:
+    """The value of each key of `AUGMENTATIONS`, in their order. Raises `UserError` for one that is out of range."""
+    values = {row.key: config_value(cfg, row.key) for row in AUGMENTATIONS}
+    for row in AUGMENTATIONS:
+        if not 0 <= values[row.key] <= row.most:
+            raise UserError(f"{row.key} is {values[row.key]}; allowed: 0 (off) to {row.most}")
+    return values
+
+
+def cytology_augmentations(cfg: CfgNode, *, moving: bool = True) -> list[T.Augmentation]:
+    """Those of `AUGMENTATIONS` that `cfg` switches on, in their order; without `moving` those that move no cell.
 
     Raises:
-        UserError: for a value out of range, or an INPUT.FORMAT without red, green and blue where they are needed.
+        UserError: a value out of range, or an INPUT.FORMAT without red, green and blue where they are needed.
     """
-    chosen = []
-    for option in AUGMENTATIONS:
-        value = config_value(cfg, option.key)
-        if not 0 <= value <= option.most:
-            raise UserError(f"{option.key} is {value}; allowed: 0 (off) to {option.most}")
-        if value and option.by_color and cfg.INPUT.FORMAT not in ("RGB", "BGR"):
-            raise UserError(f"INPUT.FORMAT is {cfg.INPUT.FORMAT!r}; {option.key} needs 'RGB' or 'BGR'")
-        if value:
-            chosen.append(option.build(value, cfg.INPUT.FORMAT == "RGB"))
-    return chosen
+    values = values_of(cfg)
+    rows = [row for row in AUGMENTATIONS if values[row.key] and (moving or not row.moves)]
+    for row in rows:
+        if row.by_color and cfg.INPUT.FORMAT not in ("RGB", "BGR"):
+            raise UserError(f"INPUT.FORMAT is {cfg.INPUT.FORMAT!r}; {row.key} needs 'RGB' or 'BGR'")
+    return [row.build(values[row.key], cfg.INPUT.FORMAT == "RGB") for row in rows if row.build]

@@ -12,19 +12,18 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import transforms as T
 
-from cervical_d2.data.augmentation import RandomCellRotation, cytology_augmentations
+from cervical_d2.data.augmentation import cytology_augmentations, values_of
 from cervical_d2.data.cell_records import label_of
 from cervical_d2.data.mapper import read_image
 from cervical_d2.datasets.formats import Record
 from cervical_d2.errors import UserError
 
-MOST_TRANSLATION = 0.5  # of a side: beyond, more is mirror image than cell
-
 
 class MirroredMotion(T.Transform):
     """Rotate by `angle` degrees counterclockwise about the center, then shift by (`dx`, `dy`) px; the size is kept.
 
-    What comes in from outside is the mirror image of what is inside: with one cell an image no unlabeled one can come.
+    The outside becomes the mirror image of the inside. Fields are filled with one color instead, as a mirror would show
+    cells that nobody has labeled; an image of one cell has no others.
     """
 
     def __init__(self, h: int, w: int, angle: float, dx: float = 0.0, dy: float = 0.0):
@@ -60,17 +59,16 @@ class RandomMirroredMotion(T.Augmentation):
 
 
 def resize(cfg: CfgNode) -> T.Augmentation:
-    """To `INPUT.SIDE` in width and height, whatever the proportions were: a cropped cell fills its image."""
+    """To `INPUT.SIDE` in width and height; proportions are not kept, so that a cropped cell fills its image."""
     if cfg.INPUT.SIDE < 1:
         raise UserError(f"INPUT.SIDE is {cfg.INPUT.SIDE}; write the pixels of a side, such as 224")
     return T.Resize((cfg.INPUT.SIDE, cfg.INPUT.SIDE))
 
 
 def motion(cfg: CfgNode) -> list[T.Augmentation]:
-    """`INPUT.RANDOM_ROTATION` and `RANDOM_TRANSLATION`, after the resize: turned before it, long cells would be cut."""
-    degrees, translation = cfg.INPUT.RANDOM_ROTATION, cfg.INPUT.RANDOM_TRANSLATION
-    if not 0 <= translation <= MOST_TRANSLATION:
-        raise UserError(f"INPUT.RANDOM_TRANSLATION is {translation}; allowed: 0 (off) to {MOST_TRANSLATION}")
+    """`INPUT.RANDOM_ROTATION` and `RANDOM_TRANSLATION`, for after the resize: before it, they would cut long cells."""
+    values = values_of(cfg)
+    degrees, translation = values["INPUT.RANDOM_ROTATION"], values["INPUT.RANDOM_TRANSLATION"]
     return [RandomMirroredMotion(degrees, translation)] if degrees or translation else []
 
 
@@ -81,9 +79,7 @@ def cell_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
     """
     flip = cfg.INPUT.RANDOM_FLIP
     flips = [T.RandomFlip(horizontal=flip == "horizontal", vertical=flip == "vertical")] if flip != "none" else []
-    # Of fields the outside is filled with one color, as a mirror would show cells that nobody has labeled.
-    others = [item for item in cytology_augmentations(cfg) if not isinstance(item, RandomCellRotation)]
-    return [resize(cfg), *motion(cfg), *flips, *others]
+    return [resize(cfg), *motion(cfg), *flips, *cytology_augmentations(cfg, moving=False)]
 
 
 class CellMapper:

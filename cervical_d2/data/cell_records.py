@@ -9,8 +9,7 @@ import numpy as np
 
 from cervical_d2.data.build import records_of
 from cervical_d2.data.packed import PackedRecords
-from cervical_d2.datasets.formats import Record
-from cervical_d2.datasets.images import ImageFolder
+from cervical_d2.datasets.formats import Record, format_of
 from cervical_d2.datasets.reading import source_of
 from cervical_d2.datasets.registry import class_names, definition_of
 from cervical_d2.errors import UserError
@@ -24,9 +23,10 @@ def label_of(record: Record) -> int | None:
     """
     labels = {entry["category_id"] for entry in record["annotations"] if entry["category_id"] >= 0}
     if len(labels) > 1:
+        file = record["file_name"]
         raise UserError(
-            f"{record['file_name']}: shows cells of {len(labels)} classes; a classifier needs images of one class "
-            "each, so cut the cells out"
+            f"{file}: shows cells of {len(labels)} classes; a classifier needs images of one class each, "
+            "so cut the cells out"
         )
     return next(iter(labels), None)
 
@@ -79,10 +79,9 @@ def _check_folders(name: str) -> None:
         definition = definition_of(name)
     except UserError:  # registered by other means
         return
-    root = source_of(definition).annotations
-    folders = [child for child in sorted(root.iterdir()) if child.is_dir()] if definition.format == "folders" else []
-    for folder in folders:
-        if definition.classes.index(folder.name) is not None and not ImageFolder(folder).names():
+    empty_classes = format_of(definition.format).empty_classes
+    for folder, label in empty_classes(source_of(definition)) if empty_classes else ():
+        if definition.classes.index(label) is not None:
             raise UserError(
                 f"{folder}: a class's folder without an image; put its images there, or remove the folder and take the "
                 "class out of 'classes:' of the data set"

@@ -182,7 +182,8 @@ def stale_caches(annotations: Path) -> Iterator[tuple[Path, str]]:
     folder = annotations if annotations.is_dir() else annotations.parent
     inside = annotations.rglob("*") if annotations.is_dir() else folder.glob("*")
     files = [path for path in inside if path.is_file()]
-    caches = {path for path in (*files, folder.with_suffix(".cache")) if path.name.endswith(CACHES) and path.is_file()}
+    beside = folder.parent / f"{folder.stem}.cache"  # with_suffix() refuses the current folder
+    caches = {path for path in (*files, beside) if path.name.endswith(CACHES) and path.is_file()}
     newest = max((path.stat().st_mtime_ns for path in files if path not in caches), default=0)
     for path in sorted(caches):
         if path.stat().st_mtime_ns < newest:

@@ -13,6 +13,7 @@ class WeightAverage:
     """Averages parameters and BatchNorm statistics as average <- d average + (1 - d) weights after every iteration.
 
     d = min(`decay`, (1 + n) / (10 + n)) after n updates, so that the first, random weights are soon forgotten.
+    torch's AveragedModel cannot lerp the integers among the buffers and leaves out a module's extra state.
     Sources: Polyak and Juditsky (1992); the warm-up as in TensorFlow's ExponentialMovingAverage.
     """
 
@@ -21,13 +22,13 @@ class WeightAverage:
         self.restart()
 
     def restart(self) -> None:
-        """The average is that of the weights as they are."""
+        """Start again from the current weights."""
         self.updates = 0
         self.average = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take the weights as they are into the average; what the model only counts by is copied."""
+        """Add the current weights to the average; counters among the buffers are copied."""
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         self.updates += 1
         means, values = [], []
@@ -41,7 +42,7 @@ class WeightAverage:
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
-        """Within, the model has the average's weights; afterwards its own, to the bit."""
+        """A context in which the model has the average's weights; afterwards it has its own, to the bit."""
         own = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
         self.model.load_state_dict(self.average)
         try:
@@ -54,7 +55,7 @@ class WeightAverage:
         return {"average": self.average, "updates": self.updates}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """What `state_dict` returned, on the model's device."""
+        """Restore what `state_dict` returned, on the model's device."""
         self.updates = state_dict["updates"]
         for name, value in state_dict["average"].items():
             self.average[name].copy_(value)

@@ -32,8 +32,8 @@ from cervical_d2.engine.schedule import resolve_schedule
 from cervical_d2.engine.starts import open_folder
 from cervical_d2.engine.tasks import task_of
 from cervical_d2.errors import UserError
+from cervical_d2.modeling.adapt import check_backbone
 from cervical_d2.modeling.anchors import check_anchors
-from cervical_d2.modeling.backbones import ADAPTED, EVAL_NORM
 from cervical_d2.modeling.box_losses import BOX_LOSSES
 from cervical_d2.modeling.dc_resnet import stages_from
 
@@ -52,7 +52,8 @@ def prepare(cfg: CfgNode, *, train: bool = True, resume: bool = False) -> list[s
     cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = tuple(names[:count]), tuple(names[count:])
     _check_weights(cfg, train, resume)
     _check_names(cfg)
-    _check_backbone(cfg)
+    stages_from(cfg)  # refuses columns of MODEL.DC_RESNET that contradict one another
+    check_backbone(cfg)
     check_anchors(cfg)
     _check_statistics(cfg)
     needed = cfg.DATASETS.TRAIN if train else cfg.DATASETS.TEST
@@ -153,18 +154,6 @@ def _check_statistics(cfg: CfgNode) -> None:
         raise UserError(
             "MODEL.PIXEL_MEAN and PIXEL_STD are empty, as they are printed nowhere; compute and set them: "
             f"cervical-d2 mean-std --dataset NAME ({' '.join(cfg.DATASETS.TRAIN)} for the data's own)"
-        )
-
-
-def _check_backbone(cfg: CfgNode) -> None:
-    stages_from(cfg)  # refused now if they contradict one another
-    model = cfg.MODEL
-    wanted = [f"MODEL.BACKBONE.FREEZE_STAGES {model.BACKBONE.FREEZE_STAGES}"] if model.BACKBONE.FREEZE_STAGES else []
-    wanted += ["MODEL.RESNETS.NORM EvalBN"] if model.RESNETS.NORM == EVAL_NORM else []
-    if wanted and model.BACKBONE.NAME in ADAPTED:
-        raise UserError(
-            f"MODEL.BACKBONE.NAME {model.BACKBONE.NAME} does not know {' and '.join(wanted)}; "
-            f"use {ADAPTED[model.BACKBONE.NAME]}"
         )
 
 

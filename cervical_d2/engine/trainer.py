@@ -13,7 +13,6 @@ from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer, hooks
 from detectron2.engine.train_loop import TrainerBase
 from detectron2.evaluation import DatasetEvaluator, inference_on_dataset
-from detectron2.modeling import build_model
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 
@@ -28,6 +27,7 @@ from cervical_d2.engine.processes.signals import StopRequest
 from cervical_d2.engine.step import SeededStep
 from cervical_d2.engine.tasks import task_of
 from cervical_d2.engine.validation import validation_losses
+from cervical_d2.modeling import build_model
 
 logger = logging.getLogger("detectron2.cervical_d2")
 

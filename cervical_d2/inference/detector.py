@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import transforms as T
-from detectron2.modeling import build_model
 
 from cervical_d2.checkpoint.checkpoint import Checkpoint
 from cervical_d2.checkpoint.checkpointer import CervicalCheckpointer
@@ -16,6 +15,7 @@ from cervical_d2.config import load_config, load_dumped_config, set_num_classes
 from cervical_d2.data.mapper import read_image, test_augmentations
 from cervical_d2.errors import UserError
 from cervical_d2.inference.device import usable_device
+from cervical_d2.modeling import build_model
 from cervical_d2.modeling.classifier import CellClassifier
 
 

@@ -15,10 +15,7 @@ from fvcore.nn.weight_init import c2_msra_fill
 from torch import nn
 
 from cervical_d2.errors import UserError
-from cervical_d2.modeling.backbones import EVAL_NORM
-from cervical_d2.modeling.freezing import freeze_stages, stages_of
-from cervical_d2.modeling.norm import with_eval_norm
-from cervical_d2.modeling.residual import begin_as_shortcuts
+from cervical_d2.modeling.adapt import EVAL_NORM, adapting, freeze_stages, stages_of
 from cervical_d2.stages import DC_RESNET_59, Stage
 
 GN_GROUPS = 32  # Detectron2's
@@ -60,8 +57,8 @@ class DCResNet(Backbone):
         stride_in_1x1: bool = False,
         out_features: Sequence[str] = (),
     ):
-        """`norm`: one of Detectron2's or EvalBN; `stride_in_1x1`: of a block with a stride, in place of its 3x3;
-        `out_features`: stages whose maps are returned, empty: the last. Those after them are not built.
+        """`norm`: one of Detectron2's; `stride_in_1x1`: the stride is in the first 1x1, not in the 3x3;
+        `out_features`: stages whose maps are returned, by default the last. Those after them are not built.
 
         Raises:
             UserError: an out feature that is no stage.
@@ -73,15 +70,12 @@ class DCResNet(Backbone):
             raise UserError(f"MODEL.RESNETS.OUT_FEATURES: no stage {unknown[0]!r}; there are {', '.join(names)}")
         self._out_feature_channels = {"stem": stem_channels}
         self._out_feature_strides = {"stem": 4}
-        built = "BN" if norm == EVAL_NORM else norm
-        self.stem = BasicStem(in_channels, stem_channels, norm=built)
+        self.stem = BasicStem(in_channels, stem_channels, norm=norm)
         channels, stride = stem_channels, 4
         for stage in stages[: max(map(names.index, self._out_features))]:
-            self.add_module(stage.name, _blocks(stage, channels, norm=built, stride_in_1x1=stride_in_1x1))
+            self.add_module(stage.name, _blocks(stage, channels, norm=norm, stride_in_1x1=stride_in_1x1))
             channels, stride = stage.out, stride * stage.stride
             self._out_feature_channels[stage.name], self._out_feature_strides[stage.name] = channels, stride
-        if norm == EVAL_NORM:
-            with_eval_norm(self)
 
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         """`x` (N, C, H, W); returns the map of each out feature, (N, C', H / stride, W / stride) rounded up."""
@@ -117,27 +111,25 @@ def _blocks(stage: Stage, in_channels: int, **others: Any) -> nn.Sequential:
 
 
 @BACKBONE_REGISTRY.register()
+@adapting
 def build_dc_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> DCResNet:
-    """The stages of `MODEL.DC_RESNET`; norm, stem, place of the stride and out features are `MODEL.RESNETS`' own.
+    """The stages of `MODEL.DC_RESNET`, with norm, stem, stride and out features of `MODEL.RESNETS`.
 
-    `MODEL.BACKBONE.FREEZE_STAGES` and `FREEZE_AT` count as for our ResNets.
+    `MODEL.BACKBONE.FREEZE_AT` counts from the stem, as for Detectron2's ResNet.
 
     Raises:
         UserError: settings that contradict one another or name what is not there.
     """
-    resnets, frozen = cfg.MODEL.RESNETS, cfg.MODEL.BACKBONE
-    stages = stages_from(cfg)
+    resnets = cfg.MODEL.RESNETS
     backbone = DCResNet(
-        stages=stages,
+        stages=stages_from(cfg),
         in_channels=input_shape.channels,
         stem_channels=resnets.STEM_OUT_CHANNELS,
         norm=resnets.NORM,
         stride_in_1x1=resnets.STRIDE_IN_1X1,
         out_features=resnets.OUT_FEATURES,
     )
-    if resnets.ZERO_INIT_RESIDUAL:
-        begin_as_shortcuts(backbone)
-    freeze_stages(backbone, frozen.FREEZE_STAGES or stages_of(backbone)[: frozen.FREEZE_AT])
+    freeze_stages(backbone, stages_of(backbone)[: cfg.MODEL.BACKBONE.FREEZE_AT], cfg.MODEL.BACKBONE.NAME)
     return backbone
 
 

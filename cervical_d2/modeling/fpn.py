@@ -154,8 +154,8 @@ def levels_of(features: Sequence[str], shapes: Mapping[str, ShapeSpec]) -> list[
         UserError: for features that are not among `shapes`, out of order, or without a number in their names.
     """
     strides = [shapes[name].stride for name in features if name in shapes]
-    found = [re.search(r"\d+$", name) for name in features]
-    numbers = [int(digits.group()) for digits in found if digits]
+    endings = [re.search(r"\d+$", name) for name in features]
+    numbers = [int(digits.group()) for digits in endings if digits]
     whole = len(strides) == len(numbers) == len(features) > 0
     if not whole or numbers != sorted(set(numbers)) or strides != sorted(strides):
         raise UserError(

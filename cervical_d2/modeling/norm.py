@@ -1,6 +1,9 @@
 """BatchNorm whose statistics stay what they are while its scale and shift are trained."""
 
+from detectron2.layers import FrozenBatchNorm2d
 from torch import nn
+
+BATCH_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
 
 
 class EvalBN(nn.BatchNorm2d):
@@ -20,7 +23,7 @@ class EvalBN(nn.BatchNorm2d):
 def with_eval_norm(module: nn.Module) -> nn.Module:
     """`module`, every BatchNorm in it replaced by an `EvalBN` with the same parameters and statistics, in place."""
     for name, child in module.named_children():
-        if isinstance(child, nn.BatchNorm2d | nn.SyncBatchNorm):
+        if isinstance(child, BATCH_NORMS):
             setattr(module, name, _eval_norm(child))
         else:
             with_eval_norm(child)
@@ -28,6 +31,23 @@ def with_eval_norm(module: nn.Module) -> nn.Module:
 
 
 def _eval_norm(norm: nn.BatchNorm2d | nn.SyncBatchNorm) -> EvalBN:
-    replacement = EvalBN(norm.num_features, norm.eps, norm.momentum).eval()
+    device = norm.running_mean.device  # type: ignore[union-attr]
+    replacement = EvalBN(norm.num_features, norm.eps, norm.momentum, norm.affine, device=device).eval()
     replacement.load_state_dict(norm.state_dict())
     return replacement
+
+
+def has_batch_norm(module: nn.Module) -> bool:
+    """Whether `module` holds a BatchNorm2d, frozen or not."""
+    return any(isinstance(child, (*BATCH_NORMS, FrozenBatchNorm2d)) for child in module.modules())
+
+
+def other_norms(module: nn.Module) -> list[str]:
+    """The kinds of norms in `module` whose statistics `EvalBN` and Detectron2's FrozenBN cannot keep."""
+    kinds = set()
+    for child in module.modules():
+        is_known = isinstance(child, (*BATCH_NORMS, FrozenBatchNorm2d))
+        has_statistics = getattr(child, "running_mean", None) is not None
+        if is_known != has_statistics:
+            kinds.add(type(child).__name__ + ("" if has_statistics else " without statistics"))
+    return sorted(kinds)

@@ -16,9 +16,7 @@ from torchvision.models import get_model
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from cervical_d2.errors import UserError
-from cervical_d2.modeling.backbones import EVAL_NORM
-from cervical_d2.modeling.freezing import freeze_stages
-from cervical_d2.modeling.norm import with_eval_norm
+from cervical_d2.modeling.adapt import EVAL_NORM, adapting
 
 POOLED = "pooled"
 STRIDE = 32  # of every map before it is pooled
@@ -46,8 +44,8 @@ NETWORKS = {
 class TorchvisionNetworks(Backbone):
     """Returns {"pooled": (N, D, 1, 1)}, the mean of each network's last map, side by side. No pyramid fits on it."""
 
-    def __init__(self, *, networks: Sequence[str], norm: str = "BN", freeze: Sequence[str] = ()):
-        """`networks`: names of `NETWORKS`; `norm`: BN, FrozenBN or EvalBN; `freeze`: which of `networks` stay.
+    def __init__(self, *, networks: Sequence[str], norm: str = "BN"):
+        """`networks`: names of `NETWORKS`; `norm`: BN or FrozenBN.
 
         Raises:
             UserError: an unknown name, or none.
@@ -58,16 +56,13 @@ class TorchvisionNetworks(Backbone):
             raise UserError(f"MODEL.BACKBONE.NETWORKS {tuple(networks)}: name one or more, each once, of {known}")
         if unknown := [name for name in networks if name not in NETWORKS]:
             raise UserError(f"MODEL.BACKBONE.NETWORKS: no network {unknown[0]!r}; there are {known}")
-        if norm not in ("BN", "FrozenBN", EVAL_NORM):
+        if norm not in ("BN", "FrozenBN"):
             raise UserError(f"MODEL.RESNETS.NORM {norm!r}: torchvision's networks have BN, FrozenBN and {EVAL_NORM}")
         for name in networks:
             whole = get_model(name, weights=None, **NETWORKS[name].options)
             self.add_module(name, create_feature_extractor(whole, {NETWORKS[name].last: POOLED}))
-        if norm == EVAL_NORM:
-            with_eval_norm(self)
-        elif norm == "FrozenBN":
+        if norm == "FrozenBN":
             FrozenBatchNorm2d.convert_frozen_batchnorm(self)  # in place
-        freeze_stages(self, freeze)
         self._out_features = [POOLED]
         self._out_feature_channels = {POOLED: sum(NETWORKS[name].channels for name in networks)}
         self._out_feature_strides = {POOLED: STRIDE}
@@ -79,7 +74,7 @@ class TorchvisionNetworks(Backbone):
 
 
 @BACKBONE_REGISTRY.register()
+@adapting
 def build_torchvision_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> TorchvisionNetworks:
-    """The networks of `MODEL.BACKBONE.NETWORKS`; `FREEZE_STAGES` names those that are not trained."""
-    backbone = cfg.MODEL.BACKBONE
-    return TorchvisionNetworks(networks=backbone.NETWORKS, norm=cfg.MODEL.RESNETS.NORM, freeze=backbone.FREEZE_STAGES)
+    """The networks of `MODEL.BACKBONE.NETWORKS`; each of them is a stage of `FREEZE_STAGES`."""
+    return TorchvisionNetworks(networks=cfg.MODEL.BACKBONE.NETWORKS, norm=cfg.MODEL.RESNETS.NORM)

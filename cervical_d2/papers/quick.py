@@ -58,7 +58,11 @@ def _cell_resnet(depth: int) -> Options:
 
 
 def _of_torchvision(*networks: str) -> Options:
-    return {"MODEL.BACKBONE.NAME": "build_torchvision_backbone", "MODEL.BACKBONE.NETWORKS": networks}
+    return {
+        "MODEL.BACKBONE.NAME": "build_torchvision_backbone",
+        "MODEL.RESNETS.ZERO_INIT_RESIDUAL": False,  # their blocks are traced and begin as torchvision has them
+        "MODEL.BACKBONE.NETWORKS": networks,
+    }
 
 
 # Of classifiers: whole, as an image is a single cell of 112 px.

@@ -10,20 +10,11 @@ from detectron2.config import CfgNode
 from detectron2.data import transforms as T
 
 from cervical_d2.config import load_config
-from cervical_d2.config_keys import KEYS
-from cervical_d2.data.augmentation import cytology_augmentations
+from cervical_d2.data.augmentation import AUGMENTATIONS, cytology_augmentations
 from cervical_d2.draw import FONT, Box, draw_boxes, legend
 
-# Strong settings, so that a picture shows them.
-SHOWN = (
-    ("INPUT.RANDOM_ROTATION", "180.0"),
-    ("INPUT.STAIN_JITTER", "0.2"),
-    ("INPUT.BLUR", "2.0"),
-    ("INPUT.DEFOCUS", "3.0"),
-    ("INPUT.JPEG_QUALITY", "10"),
-    ("INPUT.BRIGHTNESS", "0.2"),
-)
-MEANINGS = {key.name: key.meaning for key in KEYS}
+SHOWN = tuple((row.key, str(row.example)) for row in AUGMENTATIONS if row.example)
+MEANINGS = {row.key: row.meaning for row in AUGMENTATIONS}
 GAP = 6  # px between two pictures
 CAPTION = 24  # px
 

@@ -45,9 +45,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def build(config: str, args: argparse.Namespace) -> Any:
     """The detector of `config`, with Detectron2's anchors where its own are not given."""
     import torch
-    from detectron2.modeling import build_model
 
     from cervical_d2.config import load_config, set_num_classes
+    from cervical_d2.modeling import build_model
 
     cfg = load_config(config, [*args.set, "MODEL.DEVICE", args.device])
     set_num_classes(cfg, 11)

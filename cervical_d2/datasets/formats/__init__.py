@@ -66,12 +66,14 @@ class Format(NamedTuple):
 
     `unit`: what an annotation is called in messages. `holds`: which of `FEATURES` a file of this format can carry.
     `write(document, path)` expects no more than the format holds (`conversion.fitted`); `UserError` if `path` exists.
+    `empty_classes(source)`: (folder, name) of each class that has a folder but no image.
     """
 
     unit: str
     read: Callable[[Source, Problems], Document]
     write: Callable[[Document, Path], None] | None = None
     holds: frozenset[str] = frozenset()
+    empty_classes: Callable[[Source], list[tuple[Path, str]]] | None = None
 
 
 FEATURES = {

@@ -75,8 +75,8 @@ def _categories(document: dict[str, Any], path: str, problems: Problems) -> dict
     for entry in _entries(document, "categories", path, problems):
         number_, name = entry["id"], str(entry["name"])
         if number_ in names:
-            found = f"the category id {number_!r} of {name!r} is {names[number_]!r}'s already"
-            problems.add("duplicate-class-id", path, found)
+            clash = f"the category id {number_!r} of {name!r} is {names[number_]!r}'s already"
+            problems.add("duplicate-class-id", path, clash)
         names.setdefault(number_, name)
     return names
 
@@ -86,7 +86,7 @@ def _annotations(
 ) -> dict[Any, list[Record]]:
     """Those of each image id that can be understood."""
     names = {image["id"]: image["file_name"] for image in reversed(images)}
-    found: dict[Any, list[Record]] = {number_: [] for number_ in names}
+    by_image: dict[Any, list[Record]] = {number_: [] for number_ in names}
     for place, entry in enumerate(consumed(document["annotations"])):
         try:
             own, image_id = entry.get("id"), entry.get("image_id")
@@ -102,10 +102,10 @@ def _annotations(
                 finding = f"category_id {entry.get('category_id')!r} is out of range, the file has {known}"
                 problems.add("class-out-of-range", Place(path, names[image_id], where), finding)
                 continue
-            found[image_id].append(_annotation(entry, categories, where))
+            by_image[image_id].append(_annotation(entry, categories, where))
         except (AttributeError, TypeError, KeyError):  # not an object; an id that is a list; a flag that is a word
             problems.add("malformed", f"{path}: annotations[{place}]", f"{entry!r:.80} is not an annotation")
-    return found
+    return by_image
 
 
 def _annotation(entry: Record, categories: dict[Any, str], where: int | str) -> Record:

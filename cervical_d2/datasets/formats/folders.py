@@ -3,7 +3,7 @@
 Each image becomes one box of its whole size. Herlev's masks (`NAME-d.bmp`) are passed over.
 """
 
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from cervical_d2.datasets.formats import Document, Format, Source, stem_of
 from cervical_d2.datasets.formats.per_image import image_record, listed, progress, whole_image
@@ -39,4 +39,10 @@ def read(source: Source, problems: Problems) -> Document:
     return Document(listed(records, source._replace(images=root), problems), list(classes), root)
 
 
-FORMAT = Format("image", read, None, frozenset(("class list", "boxes")))
+def empty_classes(source: Source) -> list[tuple[Path, str]]:
+    """The folders of classes that hold no image, with the names of their classes."""
+    folders = [child for child in sorted(source.annotations.iterdir()) if child.is_dir()]
+    return [(folder, folder.name) for folder in folders if not ImageFolder(folder).names()]
+
+
+FORMAT = Format("image", read, None, frozenset(("class list", "boxes")), empty_classes=empty_classes)
