@@ -18,11 +18,14 @@ from cervical_d2.engine.processes.launch import Place, first_host, place_from, r
 from cervical_d2.errors import MachineError, UserError
 
 # Four images in a batch; without BatchNorm, whose statistics are those of a process's own images, and all of one size,
-# as the padding to the largest image of a process holds anchors that are sampled too.
+# as the padding to the largest image of a process holds anchors that are sampled too. The weights move in the second
+# iteration alone, the last: float32 rounds by the number of images in a forward pass, and once weights have moved that
+# decides which of nearly equal proposals are sampled, so that equal code ends in other weights (seen with AVX-512).
 FOUR = (
-    *SMALL, "MODEL.RESNETS.NORM", "", "SOLVER.IMS_PER_BATCH", 4, "SOLVER.REFERENCE_BATCH", 4, "SOLVER.MAX_ITER", 5,
+    *SMALL, "MODEL.RESNETS.NORM", "", "SOLVER.IMS_PER_BATCH", 4, "SOLVER.REFERENCE_BATCH", 4, "SOLVER.MAX_ITER", 2,
+    "SOLVER.LR_SCHEDULER_NAME", "WarmupMultiStepLR", "SOLVER.WARMUP_ITERS", 1, "SOLVER.BASE_LR", 0.002,
     "TEST.EVAL_PERIOD", 0, "TEST.VAL_LOSS", False, "MODEL.RPN.BATCH_SIZE_PER_IMAGE", 16,
-    "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", 16, "SOLVER.BASE_LR", 0.02, "INPUT.MIN_SIZE_TRAIN", (64,),
+    "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", 16, "INPUT.MIN_SIZE_TRAIN", (64,),
     "INPUT.CROP.ENABLED", True, "INPUT.CROP.TYPE", "absolute", "INPUT.CROP.SIZE", [64, 64],
 )  # fmt: skip
 
@@ -41,7 +44,7 @@ def test_two_ranks_train_as_one_does(tiny: Path, detector):
         options = [*FOUR, *detector, "OUTPUT_DIR", tiny / f"ranks{ranks}"]
         on_ranks(ranks, rank_jobs.train, folder=tiny, options=options)
     alone, both = (json.loads((tiny / f"ranks{ranks}/losses.json").read_text()) for ranks in (1, 2))
-    assert len(alone) == 5
+    assert len(alone) == 2
     for ours, theirs in zip(both, alone, strict=True):
         assert ours == pytest.approx(theirs, abs=1e-5)
     assert largest_difference(ended(tiny / "ranks1"), ended(tiny / "ranks2")) < 1e-5
