@@ -73,12 +73,19 @@ def overlap(found: Floats, wanted: Floats, crowd: Bools | bool = False, plus: fl
 
     `plus` 1 counts both end pixels of a box, as VOC did.
     """
-    corner = np.maximum(found[:, None, :2], wanted[None, :, :2])
-    size = np.clip(np.minimum(found[:, None, 2:], wanted[None, :, 2:]) - corner + plus, 0, None)
-    shared = size[..., 0] * size[..., 1]
+    shared = _common(found, wanted, 0, plus) * _common(found, wanted, 1, plus)
     own = box_area(found, plus)[:, None]
     whole = np.where(crowd, own, own + box_area(wanted, plus) - shared)
     return np.divide(shared, whole, out=np.zeros_like(shared), where=shared > 0)
+
+
+def _common(found: Floats, wanted: Floats, axis: int, plus: float) -> Floats:
+    """The length that boxes share in x (`axis` 0) or y (1); returns (D, G)."""
+    start = np.maximum.outer(found[:, axis], wanted[:, axis])
+    length = np.minimum.outer(found[:, 2 + axis], wanted[:, 2 + axis])
+    length -= start
+    length += plus
+    return np.clip(length, 0, None, out=length)
 
 
 def outside(area: Floats, ranges: Floats) -> Bools:
@@ -166,11 +173,11 @@ def _greedy(iou: Floats, ignored: Bools, crowd: Bools, thresholds: Floats) -> In
     taken = np.zeros((areas, len(thresholds), boxes), bool)
     # Ranks instead of the IoU make the order strict: a box that counts before any ignored one, then the higher
     # IoU, and of equal ones the later, which is what COCO's loop leaves standing.
-    place = np.argsort(np.argsort(iou, axis=1, kind="stable"), axis=1)
-    preference = place + boxes * ~ignored[:, None]
+    counts_first = boxes * ~ignored[:, None]
     for row in np.flatnonzero((iou >= thresholds.min()).any(axis=1)):
+        place = np.argsort(np.argsort(iou[row], kind="stable"))
         free = (iou[row] >= thresholds[:, None]) & ~taken
-        best = np.where(free, preference[:, row, None], -1).argmax(axis=2)
+        best = np.where(free, place + counts_first, -1).argmax(axis=2)
         area, threshold = np.nonzero(free.any(axis=2))
         box = best[area, threshold]
         choice[area, threshold, row] = box
