@@ -2,7 +2,8 @@
 """Anchors that fit the boxes of a data set, by k-means on their shapes (3cDe-Net), as YAML to paste.
 
 tools/cluster_anchors.py --dataset cric_train --config-file configs/faster_rcnn_R_50_FPN.yaml --num-anchors 15
-Boxes are measured after the resize of the config's training, once at each of its sizes. The last line is the mean IoU.
+Boxes are measured after the resize of the config's training, once at each of its sizes. The last line tells how well
+anchors fit where they stand.
 """
 
 import argparse
