@@ -43,6 +43,9 @@ def packed_records(names: tuple[str, ...], _: tuple[Callable[[], list[Record]], 
 def train_records(cfg: CfgNode) -> PackedRecords:
     """What is trained on: all images, or those with boxes if `DATALOADER.FILTER_EMPTY_ANNOTATIONS`."""
     records = records_of(tuple(cfg.DATASETS.TRAIN))
+    if all(entry.get("iscrowd") for record in records for entry in record["annotations"]):
+        names = ", ".join(cfg.DATASETS.TRAIN)
+        raise UserError(f"{names}: no box to learn from in {len(records)} images; tools/check_dataset.py tells why")
     if not cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
         return records
     return records.chosen([place for place, record in enumerate(records) if record["annotations"]])
