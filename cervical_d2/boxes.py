@@ -18,12 +18,18 @@ def box_iou(box: Floats, other: Floats, crowd: Bools | bool = False, plus: float
     Where `crowd` (...) is set, it is the share of `box` that lies inside `other`. `plus` 1 counts both end pixels of a
     box, as VOC did. Boxes that share no area have 0.
     """
-    corner = np.maximum(box[..., :2], other[..., :2])
-    size = np.clip(np.minimum(box[..., 2:], other[..., 2:]) - corner + plus, 0, None)
-    shared = size[..., 0] * size[..., 1]
+    shared = _common_length(box, other, 0, plus) * _common_length(box, other, 1, plus)
     own = box_area(box, plus)
     whole = np.where(crowd, own, own + box_area(other, plus) - shared)
     return np.divide(shared, whole, out=np.zeros_like(shared), where=shared > 0)
+
+
+def _common_length(box: Floats, other: Floats, axis: int, plus: float) -> Floats:
+    """(...) the length that two boxes share in x (`axis` 0) or y (1); one table at a time, as a table may be large."""
+    length = np.minimum(box[..., 2 + axis], other[..., 2 + axis])
+    length = length - np.maximum(box[..., axis], other[..., axis])
+    length += plus
+    return np.clip(length, 0, None, out=length)
 
 
 def pairwise_iou(box: Floats, other: Floats, crowd: Bools | bool = False, plus: float = 0) -> Floats:

@@ -51,6 +51,9 @@ def run_main(main: Callable[[], int | None]) -> int:
         if line := " ".join(str(error).split()):
             print(f"error: {line}", file=sys.stderr)
         return error.status
+    except PermissionError as error:
+        print(f"error: {error.filename}: {error.strerror}; allow it, or choose another place", file=sys.stderr)
+        return EXIT_USER
     except BrokenPipeError:
         # Whoever reads our output has seen enough (`| head`); Python would complain once more when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

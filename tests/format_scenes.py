@@ -21,12 +21,12 @@ CLASSES = ["HSIL", "ascus", "never seen"]  # neither the order of the boxes nor 
 BOXES_ONLY = {"boxes", "empty images"}
 HELD = {
     "coco": {"image ids", "image sizes", "group ids", "empty images", "class list", "annotation ids", "crowds",
-             "ignore regions", "points", "centers of boxes", "repeated boxes", "info", "boxes"},
+             "ignore regions", "points", "centers of boxes", "repeated boxes", "info", "scores", "areas", "boxes"},
     "voc": BOXES_ONLY | {"image sizes", "group ids", "repeated boxes"},
     "yolo": BOXES_ONLY | {"class list", "repeated boxes"},
     "csv": {"image ids", "image sizes", "group ids", "empty images", "annotation ids", "crowds", "ignore regions",
-            "points", "centers of boxes", "repeated boxes", "boxes"},
-    "geojson": BOXES_ONLY | {"annotation ids", "ignore regions", "points", "repeated boxes"},
+            "points", "centers of boxes", "repeated boxes", "scores", "areas", "boxes"},
+    "geojson": BOXES_ONLY | {"annotation ids", "ignore regions", "points", "repeated boxes", "scores", "areas"},
     "tianchi": BOXES_ONLY,
 }  # fmt: skip
 
@@ -41,11 +41,11 @@ def write_scene(folder: Path) -> Path:
         for place, (name, (width, height)) in enumerate(SIZES.items())
     ]
     annotations = [
-        {"id": 31, "image_id": 7, "category_id": 9, "bbox": [10, 20, 30, 25]},
+        {"id": 31, "image_id": 7, "category_id": 9, "bbox": [10, 20, 30, 25], "area": 750},  # the box's own
         {"id": 12, "image_id": 7, "category_id": 4, "bbox": [0.1, 0.2, 33.333333, 7.654321]},  # inexact sums
         {"id": 13, "image_id": 7, "category_id": 4, "bbox": [50, 40, 0, 0]},  # without area
         {"id": 14, "image_id": 7, "category_id": 9, "bbox": [80, 60, 40, 40]},  # leaves the image
-        {"id": 15, "image_id": 11, "category_id": 9, "bbox": [5, 6, 7, 8]},
+        {"id": 15, "image_id": 11, "category_id": 9, "bbox": [5, 6, 7, 8], "score": 0.875, "area": 40},
         {"id": 16, "image_id": 11, "category_id": 9, "bbox": [5, 6, 7, 8]},  # again
         {"id": 17, "image_id": 11, "category_id": 4, "bbox": [5, 6, 7, 8]},  # another class
         {"id": 18, "image_id": 11, "category_id": 4, "bbox": [20, 20, 40, 40], "iscrowd": 1},
@@ -77,6 +77,8 @@ def facts(document: Document) -> dict:
         "ignore regions": {(name, place_of(a)) for name, a in all_of_them if a.get("ignore")},
         "points": {(name, a["category"], place_of(a)) for name, a in cells if "bbox" not in a},
         "centers of boxes": {(name, place_of(a), *a["point"]) for name, a in cells if {"bbox", "point"} <= a.keys()},
+        "scores": {(name, place_of(a)): a["score"] for name, a in all_of_them if "score" in a},
+        "areas": {(name, place_of(a)): a["area"] for name, a in all_of_them if "area" in a},
         "repeated boxes": Counter(boxes),
         "boxes": set(boxes),
         "info": document.info,

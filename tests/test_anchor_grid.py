@@ -1,5 +1,8 @@
 """The fit of anchors where they stand, against the anchors that the network itself lays over an image."""
 
+import ast
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -58,22 +61,47 @@ def test_it_is_the_best_of_all_anchors_of_an_image(name, options, strides, offse
     np.testing.assert_allclose(grid_iou(boxes, cfg), best, atol=1e-5)
 
 
-@pytest.mark.parametrize(("name", "told"), [("quick/demo.yaml", ["large"]), ("quick/3cdenet.yaml", [])])
-def test_a_class_that_a_coarse_level_loses_is_told(name, told):
+def two_sizes() -> SplitBoxes:
     """The largest anchors come to the last level, whose cells are 64 px apart, or 16."""
     rng = np.random.default_rng(0)
     side = np.concatenate([rng.uniform(20, 55, (400, 2)), rng.uniform(62, 70, (60, 2))])
     corner = rng.uniform(0, 1, (460, 2)) * ([320, 256] - side)
     label = np.repeat([0, 1], [400, 60])
     size, image = np.array([[320.0, 256.0]]), np.zeros(460, int)
-    boxes = SplitBoxes("made", ["small", "large"], size, image, label, np.hstack([corner, corner + side]), 0, 0)
+    return SplitBoxes("made", ["small", "large"], size, image, label, np.hstack([corner, corner + side]), 0, 0)
+
+
+def studied(name: str, count: int, *options: object):
     cfg = settings(name, "INPUT.MIN_SIZE_TRAIN", (256,), "MODEL.ANCHOR_GENERATOR.NAME", "DefaultAnchorGenerator",
-                   "MODEL.ANCHOR_GENERATOR.CLUSTERS", [])  # fmt: skip
-    found = study_anchors(boxes, cfg, 12, Clustering("median", restarts=2, seed=0))
+                   "MODEL.ANCHOR_GENERATOR.CLUSTERS", [], *options)  # fmt: skip
+    return study_anchors(two_sizes(), cfg, count, Clustering("median", restarts=2, seed=0))
+
+
+@pytest.mark.parametrize(
+    ("name", "told"), [("quick/demo.yaml", ["large", "leave out p5, p6"]), ("quick/3cdenet.yaml", [])]
+)
+def test_a_class_that_a_coarse_level_loses_is_told(name, told):
+    found = studied(name, 12)
     lines = lost_to_the_grid(found)
     assert [line.split(":")[0] for line in lines] == told
-    large = grid_iou(boxes, found.cfg)[400:] >= 0.5
-    assert all(f"large: {large.mean():.4f} find an anchor" in line and "level, p6, or" in line for line in lines)
+    large = grid_iou(two_sizes(), found.cfg)[400:] >= 0.5
+    assert all(line.startswith(f"large: {large.mean():.4f} find an anchor") for line in lines[:1])
+
+
+def test_advice_that_was_followed_is_not_given_again():
+    advice = lost_to_the_grid(studied("quick/demo.yaml", 12))[-1]
+    kept = ast.literal_eval(re.search(r"MODEL.RPN.IN_FEATURES (\[.+?\])", advice)[1])
+    number = int(re.search(r"--num-anchors (\d+)", advice)[1])
+    assert (kept, number) == (["p3", "p4"], 12)
+    again = studied("quick/demo.yaml", number, "MODEL.RPN.IN_FEATURES", kept,
+                    "MODEL.ANCHOR_GENERATOR.SIZES", [[24], [48]])  # fmt: skip
+    assert lost_to_the_grid(again) == []
+    assert f"it is mean IoU {again.grid['k-means'].mean():.4f}," in advice
+
+
+def test_where_no_level_helps_none_is_named():
+    found = studied("quick/demo.yaml", 12)
+    assert lost_to_the_grid(found._replace(without=None))[-1].startswith("fewer levels do not help: keep the config's")
 
 
 def test_a_level_that_is_not_there_is_one_line():

@@ -100,7 +100,7 @@ def test_command_tells_every_problem_and_writes_what_is_asked_for(tmp_path: Path
     assert done.returncode == 2, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0] == f"{scene.annotations}: 3 images, 9 boxes, coco"
-    assert lines[1].startswith(f'error: {scene.annotations}: annotation 1 (image "a.png"): box (1, 2, nan, 4) is not')
+    assert lines[1].startswith(f'error: {scene.annotations}: annotation 1 (image "a.png"): box [1, 2, null, 4] is not')
     assert lines[2].startswith(
         f'warning: {scene.annotations}: annotation 5 (image "b.png"): box (10, 10, 0, 20) has no'
     )

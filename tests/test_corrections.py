@@ -143,4 +143,4 @@ def test_new_image_and_unknown_class(tmp_path: Path):
     (tmp_path / "out/later.geojson").write_text(json.dumps([square(1, 2, 30, 40, "HSlL")]))
     status, _, err = convert(*words, tmp_path / "no.json")
     assert status == 2
-    assert "unknown class 'HSlL' (did you mean 'HSIL'?)" in err
+    assert "unknown class 'HSlL', --classes has" in err

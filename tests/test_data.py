@@ -51,7 +51,7 @@ def test_long_names_of_the_files_are_the_short_ones_of_the_paper():
     table = ClassTable([{"trich": ["trichomonas"]}, {"ascus": ["ASC-US"]}], "here")
     assert [table.index(name) for name in ("Trichomonas", "trich", "asc_us", "ASC US")] == [0, 0, 1, 1]
     assert table.index("trichomona") is None
-    assert table.unknown("trichomona") == "unknown class 'trichomona' (did you mean 'trich'?), here has trich, ascus"
+    assert table.unknown("trichomona") == "unknown class 'trichomona', here has trich, ascus"
 
 
 def test_coco_file_becomes_records(tiny: Path):
@@ -79,7 +79,7 @@ def test_coco_file_becomes_records(tiny: Path):
             ["annotation 99", "not four finite numbers"],
         ),
         ({"annotations": lambda a: [*a, {**a[0], "image_id": 4711}]}, ["4711"]),
-        ({"categories": lambda c: [*c, {"id": 9, "name": "hsli"}]}, ["unknown class 'hsli'", "did you mean 'hsil'"]),
+        ({"categories": lambda c: [*c, {"id": 9, "name": "hsli"}]}, ["unknown class 'hsli'", "has ascus, hsil"]),
         ({"images": lambda images: [{"id": 1, "file_name": "x.png"}]}, ["images[0]", "'width'"]),
     ],
 )
@@ -193,7 +193,7 @@ def test_faults_in_a_data_set_file_are_named(tmp_path: Path, text, words):
 def test_unknown_names_get_the_nearest(tiny: Path):
     with pytest.raises(UserError, match="did you mean bccd_train"):
         resolve("bcd_train")
-    with pytest.raises(UserError, match="no split 'trian'; it has tiny_train, tiny_val"):
+    with pytest.raises(UserError, match=r"no split 'trian'; it has train, val: write .*/data\.yaml:train"):
         resolve(f"{tiny}/data.yaml:trian")
 
 

@@ -67,7 +67,7 @@ def test_yolo_number_that_is_none_reaches_the_checks(yolo: Path):
 
 def test_yolo_stray_files_are_told_and_known_ones_are_not(yolo: Path):
     for name in ("classes.txt", "README.roboflow.txt", "labels.cache", "gone.txt", "notes.json"):
-        write(yolo / "labels" / name, "0")
+        write(yolo / "labels" / name, "ascus" if name == "classes.txt" else "0")
     _, problems = read("yolo", yolo / "images", yolo / "labels")
     assert [(kind, text.split(": ")[0]) for kind, text in problems] == [
         ("stray-file", str(yolo / "labels/gone.txt")),

@@ -41,7 +41,7 @@ def test_scene_survives_two_formats(scene, tmp_path: Path, first, second):
     held = HELD[first] & HELD[second]
     for feature in held - {"annotation ids", "repeated boxes"}:
         assert got[feature] == original[feature], feature
-    for feature in {"crowds", "ignore regions", "points", "centers of boxes", "info"} - held:
+    for feature in {"crowds", "ignore regions", "points", "centers of boxes", "scores", "areas", "info"} - held:
         assert not got[feature], feature
     assert got["boxes"] == original["boxes"]
     once = dict.fromkeys(original["boxes"], 1)
@@ -72,6 +72,8 @@ def test_what_a_format_cannot_hold_is_counted(scene):
         "points: 1 centers are left out",
         "centers of boxes: 1 boxes lose their centers",
         "repeated boxes: 1 boxes are left out",
+        "scores: 1 annotations lose their score",
+        "areas: 1 areas become width times height",
         "info: what the set says of itself is lost",
     ]
 

@@ -28,7 +28,9 @@ a.png,c,1,2,3,x,50,40,,"""
     [
         ("image,class,x1,y1,x2,y2\na.png,c,1,2,3.5,4\n", [("c", [1, 2, 3.5, 4])]),
         ("\ufefffilename;label;xmin;ymin;xmax;ymax\na.png;c;1;2;3,5;4\n", [("c", [1, 2, 3.5, 4])]),
-        ("image\tclass\tx\ty\twidth\theight\na.png\tc\t1\t2\t2.5\t2\n", [("c", [1, 2, 3.5, 4])]),
+        ("image\tclass\tx\ty\twidth\theight\na.png\tc\t1\t0.5\t5.5\t2\n", [("c", [1, 0.5, 6.5, 2.5])]),
+        ("image,class,left,top,w,h\na.png,c,1,2,2.5,2\n", [("c", [1, 2, 3.5, 4])]),
+        ("image_filename,class,cx,cy,width,height\na.png,c,11,12,2.5,2\n", [("c", [9.75, 11, 12.25, 13])]),
         ('image,class,x,y\r\n"a.png","c, d",7,8\r\n', [("c, d", [7, 8])]),
         ("IMAGE , Class,X1,y1,x2,y2,X,Y\na.png,c,1,2,3,4,,\na.png,d,,,,,7,8\n", [("c", [1, 2, 3, 4]), ("d", [7, 8])]),
         ("image,class,x1,y1,x2,y2,ignore\na.png,,1,2,3,4,1\n", [(None, [1, 2, 3, 4])]),

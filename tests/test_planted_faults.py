@@ -19,7 +19,7 @@ from PIL import Image
 
 from cervical_d2.curation.conversion import fitted
 from cervical_d2.curation.inspection import check_all
-from cervical_d2.datasets.formats import format_of
+from cervical_d2.datasets.formats import Document, format_of
 from cervical_d2.datasets.problems import KINDS, Place
 
 SIZELESS = ("yolo", "geojson", "tianchi", "folders")
@@ -120,6 +120,22 @@ FILE_FAULTS: dict[tuple[str, str], tuple[Planter, str]] = {
 }  # fmt: skip
 
 BOXED = tuple(PLACES)
+
+
+def on_boxes(change: Callable[[list[float]], list[float]]) -> Callable[[Document], object]:
+    """Every box becomes what `change` makes of it."""
+    return lambda document: [a.update(bbox=change(a["bbox"])) for r in document.records for a in r["annotations"]]
+
+
+# Faults of a whole set, and what is said of it.
+WHOLE_SETS: dict[str, tuple[Callable[[Document], object], str]] = {
+    "no-box": (lambda document: [record["annotations"].clear() for record in document.records],
+               "has no annotation, nor has any of 3 images"),
+    "no-usable-box": (on_boxes(lambda box: [box[0] / 60, box[1] / 40, box[2] / 60, box[3] / 40]),
+                      "nor can any of 9 boxes be used; its numbers probably are parts of the image from 0 to 1"),
+    "misread-boxes": (on_boxes(lambda box: [*box[:2], box[0] + box[2], box[1] + box[3]]),
+                      "at fault; the numbers probably are two corners (x1, y1, x2, y2), not width and height"),
+}  # fmt: skip
 # Formats that a fault of DOCUMENT_FAULTS or PICTURE_FAULTS is planted into, where that is not BOXED or FORMATS.
 CARRIERS = {
     "no-size": ("coco", "csv", "geojson"),
@@ -132,12 +148,14 @@ CARRIERS = {
 }
 
 FRAME = "each image is one box of its own size"
+UNREAD = "root, who runs tests, may read everything: see test_mistakes_files.py"
 HEADER = "sizes are those of the images, upright"
 LISTED = "the images are those of the folder"
 EXCUSED: dict[str, dict[str, tuple[str, ...]]] = {
     "malformed": {"there are no files of annotations": ("folders",)},
     **{kind: {FRAME: ("folders",)} for kind in
-       ("bad-box", "no-area", "tiny-box", "outside", "partly-outside", "empty-image")},
+       ("bad-box", "no-area", "tiny-box", "outside", "partly-outside", "empty-image", *WHOLE_SETS)},
+    "no-permission": {UNREAD: FORMATS},
     "class-out-of-range": {"classes are written as names": BY_NAME},
     "duplicate-class-id": {"classes are written as names": BY_NAME, "a class's number is its place": ("yolo",)},
     "duplicate-class-name": {"there is no list of classes": BY_NAME[:4], "a name is a folder": ("folders",)},
@@ -228,8 +246,33 @@ def test_classes_that_differ_between_splits_are_told_of_the_second(tmp_path: Pat
     assert [(problem.kind, str(problem.place)) for problem in problems] == [("classes-differ", "val")]
 
 
+@pytest.mark.parametrize("form", BOXED)
+@pytest.mark.parametrize("kind", WHOLE_SETS)
+def test_fault_of_a_whole_set_is_one_line_with_its_likely_cause(tmp_path: Path, kind, form):
+    scene = Scene(tmp_path, form)
+    change, finding = WHOLE_SETS[kind]
+    scene.write(change)
+    problems = check_all([scene.target()]).problems
+    (problem,) = [problem for problem in problems if problem.kind == kind]
+    assert problem.finding.endswith(finding)
+    assert kind == "misread-boxes" or problems == [problem]
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_image_of_two_splits_is_told_unless_they_are_folds(tmp_path: Path, form):
+    scene = Scene(tmp_path, form)
+    scene.write()
+    for names, shared in ((("x_train", "x_val"), 1), (("x_fold0_train", "x_fold1_val"), 0),
+                          (("x_fold1_train", "x_fold1_val"), 1), (("x_fold0_train", "x_fold10_train"), 0)):  # fmt: skip
+        problems = check_all([scene.target()._replace(name=name, group="g") for name in names]).problems
+        assert [problem.kind for problem in problems] == ["shared-image"] * shared
+        for problem in problems:
+            assert problem.finding == f"is in {names[0]} and in {names[1]}, as are 3 images in all"
+
+
 def test_every_kind_is_planted_into_every_format_or_excused():
     together = {("classes-differ", form) for form in ("coco", "yolo", "folders")}
+    together |= {("shared-image", form) for form in FORMATS} | {(kind, form) for kind in WHOLE_SETS for form in BOXED}
     planted = {*PLANTS, *together}
     excused = [(kind, form) for kind, reasons in EXCUSED.items() for forms in reasons.values() for form in forms]
     assert sorted([*planted, *excused]) == sorted((kind, form) for kind in KINDS for form in FORMATS)

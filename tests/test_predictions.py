@@ -99,7 +99,7 @@ def test_truth_without_images_is_refused(tiny: Path):
     document = json.loads((tiny / "val.json").read_text())
     (tiny / "val.json").write_text(json.dumps({**document, "images": [], "annotations": []}))
     (tiny / "found.json").write_text("[]")
-    with pytest.raises(UserError, match="tiny_val: no image"):
+    with pytest.raises(UserError, match=r"val\.json: lists no image"):
         load_inputs(resolve(f"{tiny / 'data.yaml'}:val"), [tiny / "found.json"])
 
 

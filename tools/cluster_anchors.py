@@ -3,7 +3,8 @@
 
 cervical-d2 anchors --dataset cric_train --config-file configs/faster_rcnn_R_50_FPN.yaml --num-anchors 15
 
-Boxes are measured after the resize of the config's training, once at each of its sizes. The last line is the mean IoU.
+Boxes are measured after the resize of the config's training, once at each of its sizes. The last line says how well the
+anchors fit where they stand.
 """
 
 import argparse

@@ -29,6 +29,7 @@ def run(args: argparse.Namespace) -> None:
     """Divide, write, print what came out."""
     from cervical_d2.curation.pooling import pool
     from cervical_d2.curation.split_files import (
+        check_numbers,
         check_output,
         comparison,
         divide_pool,
@@ -39,6 +40,7 @@ def run(args: argparse.Namespace) -> None:
     )
 
     ratios = fold_ratios(args.folds) if args.folds is not None else parse_ratios(args.ratios)
+    check_numbers(args.seed, args.random)
     name = args.name or args.output.name
     check_output(args.output, name, ())
     pooled = pool(args.dataset, args.together)

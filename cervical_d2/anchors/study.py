@@ -14,14 +14,16 @@ from tqdm import tqdm
 
 from cervical_d2.anchors.grid import AnchorFit, config_anchors, grid_iou, network_scale
 from cervical_d2.anchors.kmeans import best_anchor, cluster_anchors
-from cervical_d2.curation.statistics import Floats, SplitBoxes, arrays_of, sides
+from cervical_d2.curation.statistics import Floats, SplitBoxes, arrays_of, share, sides
 from cervical_d2.datasets.formats import Source
 from cervical_d2.datasets.reading import read_source
 from cervical_d2.datasets.registry import resolve
 from cervical_d2.errors import UserError
-from cervical_d2.modeling.anchors import ClusteredAnchorGenerator, anchor_levels
+from cervical_d2.modeling.anchors import ClusteredAnchorGenerator, anchor_levels, levels_key
 
 TINY = 1.0  # px of the image; ComparisonDetector's README advises against boxes so narrow or low
+GOOD = 0.5  # IoU
+LOST = 0.02  # of a class's boxes, to a grid that is too coarse for them, is told
 OF_RANGE = 5  # short sides that stand for all between MIN_SIZE_TRAIN's two, where a training draws from a range
 DIGITS = 4  # significant ones of a side
 
@@ -42,7 +44,7 @@ class Clustering(NamedTuple):
 class Study(NamedTuple):
     """`boxes` as the network meets them in a training; `fits` of the config's own anchors and of the clustered ones,
     which are in `cfg`, by shape; `grid`: IoUs (M,) where they stand; `sweep`: mean IoU by number of anchors, {} if it
-    was not asked for."""
+    was not asked for; `without`: the levels with which no class is lost to the grid, None if all are or none helps."""
 
     boxes: SplitBoxes
     tiny: int
@@ -51,6 +53,7 @@ class Study(NamedTuple):
     grid: dict[str, Floats]
     how: Clustering
     sweep: dict[int, float]
+    without: "Study | None" = None
 
 
 OWN, CLUSTERED = "config's", "k-means"
@@ -76,15 +79,54 @@ def study_anchors(split: SplitBoxes, cfg: CfgNode, count: int, how: Clustering, 
     """
     levels = anchor_levels(cfg)
     _check_count(count, levels)
-    boxes, tiny = training_boxes(split, cfg)
-    side = sides(boxes.box)
-    clustered = with_clusters(cfg, how(side, count))
-    both = {OWN: cfg, CLUSTERED: clustered}
-    fits = {label: _fit(side, own) for label, own in both.items()}
-    grid = {label: grid_iou(boxes, own) for label, own in both.items()}
+    found = _compared(*training_boxes(split, cfg), cfg, count, how)
+    side = sides(found.boxes.box)
     counts = tqdm(range(1, count + 1), desc="clustering", unit="number", delay=3) if sweep else ()
     swept = {number: float(best_anchor(side, how(side, number))[0].mean()) for number in counts}
-    return Study(boxes, tiny, clustered, fits, grid, how, swept)
+    return found._replace(sweep=swept, without=_without_loss(found, cfg, count))
+
+
+def _compared(boxes: SplitBoxes, tiny: int, cfg: CfgNode, count: int, how: Clustering) -> Study:
+    """The anchors of `cfg` and `count` clustered ones, by shape and where they stand."""
+    side = sides(boxes.box)
+    both = {OWN: cfg, CLUSTERED: with_clusters(cfg, how(side, count))}
+    fits = {label: _fit(side, own) for label, own in both.items()}
+    grid = {label: grid_iou(boxes, own) for label, own in both.items()}
+    return Study(boxes, tiny, both[CLUSTERED], fits, grid, how, {})
+
+
+def lost_classes(found: Study) -> dict[str, tuple[float, float]]:
+    """Of each class that finds fewer anchors than before, not by their shape but by where they stand: the share of its
+    boxes that finds one with an IoU of `GOOD`, of the clustered anchors and of the config's own."""
+    lost = {}
+    for number, name in enumerate(found.boxes.classes):
+        chosen = found.boxes.label == number
+        before, now = (share(found.grid[kind][chosen], GOOD) for kind in (OWN, CLUSTERED))
+        if min(before, share(found.fits[CLUSTERED].iou[chosen], GOOD)) - now > LOST:
+            lost[name] = (now, before)
+    return lost
+
+
+def _without_loss(found: Study, cfg: CfgNode, count: int) -> Study | None:
+    """The study with the fewest of the coarsest levels of `cfg` left out that loses no class; None where none helps,
+    or `found` itself loses none."""
+    for levels in range(len(anchor_levels(cfg)) - 1, 0, -1) if lost_classes(found) else ():
+        number = max(count // levels, 1) * levels
+        fewer = _compared(found.boxes, found.tiny, finest_levels(cfg, levels), number, found.how)
+        if not lost_classes(fewer):
+            return fewer
+    return None
+
+
+def finest_levels(cfg: CfgNode, levels: int) -> CfgNode:
+    """A copy of `cfg` whose anchors lie on the first so many of its levels."""
+    cfg = cfg.clone()
+    generator = cfg.MODEL.ANCHOR_GENERATOR
+    for key in ("SIZES", "ASPECT_RATIOS", "CLUSTERS"):
+        if len(generator[key]) > 1:  # one list serves all levels
+            generator[key] = list(generator[key])[:levels]
+    cfg.merge_from_list([levels_key(cfg), anchor_levels(cfg)[:levels]])
+    return cfg
 
 
 def _fit(side: Floats, cfg: CfgNode) -> AnchorFit:

@@ -66,6 +66,8 @@ LOSSES = {
     "points": Loss(_annotations(lambda a: "bbox" not in a and not a.get("ignore")), "{} centers are left out"),
     "centers of boxes": Loss(_annotations(lambda a: "bbox" in a and "point" in a), "{} boxes lose their centers"),
     "repeated boxes": Loss(lambda d: sum(len(list(repeated(r))) for r in d.records), "{} boxes are left out"),
+    "scores": Loss(_annotations(lambda a: "score" in a), "{} annotations lose their score"),
+    "areas": Loss(_annotations(lambda a: "area" in a), "{} areas become width times height"),
     "info": Loss(lambda d: int(bool(d.info)), "what the set says of itself is lost"),
 }
 
@@ -88,6 +90,7 @@ def read_files(
     """Files that no data set describes; `classes` empty: those of the files. Raises `UserError`."""
     form = format_of(format_name)
     table = ClassTable(classes, "--classes") if classes else None
+    source = source._replace(classes=table)
     if label_map:
         table = table.then(read_label_map(label_map)) if table else read_label_map(label_map)
     split = read_source(source, format_name, table, check=False)
@@ -170,6 +173,9 @@ def _fitted(annotation: Record, holds: frozenset[str]) -> Record:
         copy.pop("point", None)
     if "annotation ids" not in holds:
         copy["id"] = None
+    for feature, name in (("scores", "score"), ("areas", "area")):
+        if feature not in holds:
+            copy.pop(name, None)
     if "crowds" not in holds and not copy.get("ignore"):
         copy["iscrowd"] = 0
     return copy

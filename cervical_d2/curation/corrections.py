@@ -110,7 +110,7 @@ def _changed(old: Record, new: Record, changes: Changes) -> Record:
         now |= {key: new[key] for key in ("category", "category_id", "iscrowd", "ignore") if key in new}
     if _moved(old, new):
         changes.setdefault(after, Counter())["moved"] += 1
-        for key in ("bbox", "bbox_mode", "point"):
+        for key in ("bbox", "bbox_mode", "point", "area"):
             now.pop(key, None)
             now |= {key: new[key]} if key in new else {}
     return now

@@ -8,7 +8,14 @@ from typing import Any, NamedTuple
 
 from cervical_d2.curation import conversion
 from cervical_d2.curation.conversion import Reading
-from cervical_d2.datasets.checks import check_classes, check_content, check_images, place_of, stale_caches
+from cervical_d2.datasets.checks import (
+    check_classes,
+    check_content,
+    check_images,
+    check_shared,
+    place_of,
+    stale_caches,
+)
 from cervical_d2.datasets.classes import ClassTable
 from cervical_d2.datasets.formats import FORMATS, Document, Record, Source, format_of
 from cervical_d2.datasets.images import ImageFolder
@@ -106,6 +113,7 @@ def target_of_files(source: Source, format_name: str, classes: Sequence[str] = (
     if format_name not in FORMATS:
         raise UserError(f"format {format_name!r} is unknown; there are {', '.join(FORMATS)}")
     table = ClassTable(classes, "--classes") if classes else None
+    source = source._replace(classes=table)
     read = functools.partial(read_source, source, format_name, table)
     usable = functools.partial(conversion.read_files, source, format_name, classes=classes, drop_invalid=True)
     return Target(source.name, format_name, source, read, usable, source.name, source.subset is None)
@@ -122,7 +130,7 @@ def check_all(targets: Iterable[Target]) -> Report:
 
 
 def _check_group(targets: Sequence[Target], report: Report) -> None:
-    problems, records, classes = report.problems, [], {}
+    problems, records, classes = report.problems, dict[str, list[Record]](), {}
     named, whole = defaultdict[Path, set[str]](set), all(target.whole for target in targets)
     for target in targets:
         try:
@@ -137,13 +145,14 @@ def _check_group(targets: Sequence[Target], report: Report) -> None:
         kept, root = split.document.records, split.document.images
         if root is not None:
             kept = check_images(kept, problems, decode=True)
-            records += kept
+            records[target.name] = kept
             named[root].update(split.files)
         if "class list" in format_of(target.format).holds:
             classes[target.name] = split.classes
         report.splits.append(Checked(target, True, len(split.files), split.boxes))
     check_classes(classes, problems)
-    check_content(records, problems)
+    check_shared(records, problems)
+    check_content([record for kept in records.values() for record in kept], problems)
     _check_caches(targets, problems)
     if whole:
         _check_unnamed(named, problems)

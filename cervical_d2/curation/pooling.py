@@ -44,14 +44,15 @@ def pool(datasets: Sequence[str], audit: Path | None = None) -> Pool:
             file = os.path.abspath(record["file_name"])
             if file in records:
                 raise UserError(f"{file}: is in {source[file]} and in {name}; pool data sets that share no image")
-            source[file], records[file] = name, record
+            # Absolute, as `root` is: names that depend on the working folder would be written beside it.
+            source[file], records[file] = name, record | {"file_name": file}
     if not records:
         raise UserError(f"{', '.join(datasets)}: no image; check the data set's paths")
     root = Path(os.path.commonpath([os.path.dirname(file) for file in records]))
     files = sorted(Path(file).relative_to(root).as_posix() for file in records)
     ordered = [records[str(root / file)] for file in files]
     keys = {str(root / file): _group(record, file) for record, file in zip(ordered, files, strict=True)}
-    joined = _joined(keys, _overlaps(audit) if audit else ())
+    joined = _joined(keys, _known_overlaps(audit, keys) if audit else ())
     group = np.unique([joined[str(root / file)] for file in files], return_inverse=True)[1].reshape(-1)
     radius = MetadataCatalog.get(names[0]).get("center_radius")
     return Pool(ordered, files, root, classes, group, _counts(ordered, group, len(classes)), radius)
@@ -60,6 +61,18 @@ def pool(datasets: Sequence[str], audit: Path | None = None) -> Pool:
 def _group(record: Record, file: str) -> str:
     group = record.get("group_id")
     return f"group {group}" if group is not None else f"image {file}"
+
+
+def _known_overlaps(audit: Path, files: Mapping[str, str]) -> list[tuple[str, str]]:
+    """The pairs that `audit` lists among `files`; `UserError` where it lists pairs, but none of these."""
+    pairs = list(_overlaps(audit))
+    known = [pair for pair in pairs if pair[0] in files and pair[1] in files]
+    if pairs and not known:
+        raise UserError(
+            f"{audit}: none of its {len(pairs)} pairs, such as {pairs[0][0]}, is of these data sets; audit these, or "
+            "work in the folder where the audit was made"
+        )
+    return known
 
 
 def _overlaps(audit: Path) -> Iterator[tuple[str, str]]:
@@ -82,9 +95,8 @@ def _joined(keys: Mapping[str, str], pairs: Iterable[tuple[str, str]]) -> dict[s
         return key
 
     for first, second in pairs:
-        if first in keys and second in keys:
-            low, high = sorted((root(keys[first]), root(keys[second])))
-            parent[high] = low
+        low, high = sorted((root(keys[first]), root(keys[second])))
+        parent[high] = low
     return {file: root(key) for file, key in keys.items()}
 
 

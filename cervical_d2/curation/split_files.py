@@ -17,7 +17,7 @@ from cervical_d2.curation.splitting import deviation, divide, held, random_divis
 from cervical_d2.datasets.formats import Document
 from cervical_d2.datasets.formats.coco import coco_document
 from cervical_d2.errors import UserError
-from cervical_d2.files import write_json, write_text
+from cervical_d2.files import refuse_existing, write_json, write_text
 
 NAME = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -57,6 +57,13 @@ def fold_ratios(folds: int) -> dict[str, float]:
     return {f"fold{number}": 1 / folds for number in range(folds)}
 
 
+def check_numbers(seed: int, draws: int) -> None:
+    """Raises `UserError` for a seed or a number of random divisions below 0."""
+    for option, value in (("--seed", seed), ("--random", draws)):
+        if value < 0:
+            raise UserError(f"{option} {value}: write 0 or more")
+
+
 def divide_pool(pooled: Pool, ratios: Mapping[str, float], seed: int) -> Division:
     """The same for the same images, ratios and seed. Raises `UserError` if there are fewer groups than parts."""
     groups = len(pooled.counts)
@@ -79,13 +86,16 @@ def write_splits(pooled: Pool, division: Division, output: Path, name: str, *, f
             f"{part}_{kind}": file for part in parts for kind, file in (("train", f"{part}_train"), ("val", part))
         }
     check_output(output, name, splits)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as scratch:
-        folder = Path(scratch) / output.name
-        for file, document in split_documents(pooled, division, folds=folds):
-            write_json(folder / f"{file}.json", document)
-        write_text(folder / "data.yaml", _description(pooled, output, name, splits))
-        shutil.move(folder, output)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as scratch:
+            folder = Path(scratch) / output.name
+            for file, document in split_documents(pooled, division, folds=folds):
+                write_json(folder / f"{file}.json", document)
+            write_text(folder / "data.yaml", _description(pooled, output, name, splits))
+            shutil.move(folder, output)
+    except OSError as error:
+        raise UserError(f"{output}: cannot be written ({error.strerror}); choose another output") from error
 
 
 def split_documents(pooled: Pool, division: Division, *, folds: bool) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -99,8 +109,7 @@ def split_documents(pooled: Pool, division: Division, *, folds: bool) -> Iterato
 
 def check_output(output: Path, name: str, splits: Sequence[str] | Mapping[str, str]) -> None:
     """Raises `UserError` if `output` exists, or if `name` with one of `splits` is a registered data set's."""
-    if output.exists():
-        raise UserError(f"{output}: exists already; choose another output")
+    refuse_existing(output)
     if not NAME.fullmatch(name):
         raise UserError(f"{name!r} is no name for a data set; give one of letters and digits with --name")
     if taken := sorted({f"{name}_{split}" for split in splits} & set(DatasetCatalog.list())):

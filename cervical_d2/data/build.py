@@ -78,6 +78,9 @@ def forget_records() -> None:
 def train_records(cfg: CfgNode) -> PackedRecords:
     """What is trained on: all images, or those with boxes if `DATALOADER.FILTER_EMPTY_ANNOTATIONS`."""
     records = records_of(tuple(cfg.DATASETS.TRAIN))
+    if all(entry.get("iscrowd") for record in records for entry in record["annotations"]):
+        names = ", ".join(cfg.DATASETS.TRAIN)
+        raise UserError(f"{names}: no box to learn from in {len(records)} images; `cervical-d2 check` lists the reasons")
     if not cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
         return records
     return records.chosen([place for place, record in enumerate(records) if record["annotations"]])

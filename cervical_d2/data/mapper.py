@@ -38,6 +38,8 @@ def read_image(path: str, image_format: str) -> np.ndarray:
         return detection_utils.read_image(path, image_format)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such image; check the path") from error
+    except PermissionError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); allow reading it") from error
     except (OSError, SyntaxError, ValueError) as error:
         raise UserError(f"{path}: not a whole, readable image ({error}); copy it again") from error
 

@@ -5,9 +5,11 @@ M annotations of all images together; boxes are XYXY in pixels.
 
 import hashlib
 import math
+import os
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import chain
+from itertools import chain, combinations
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +17,14 @@ from tqdm import tqdm
 
 from cervical_d2.datasets.formats import Record
 from cervical_d2.datasets.images import image_fault, relative_name
-from cervical_d2.datasets.problems import KINDS, Place, Problems
+from cervical_d2.datasets.layout import FEW, SLACK, likely_meaning
+from cervical_d2.datasets.problems import KINDS, Place, Problem, Problems
 
 TINY = 1.0  # px: a side of so much or less is a slip of the mouse
-SLACK = 1.0  # px: by so much a box may leave its image, since some tools count pixels from 1
+SLIPS = 3  # faulty boxes; so many are no pattern
+MANY = 20  # boxes that do not all lie in one corner of their images by accident
 LARGEST = 2**31  # px: no image is so wide, and numbers beyond overflow
+FOLD = re.compile(r"_fold(\d+)_(?:train|val)\b")  # in the name of a split, as `cervical-d2 split` gives it
 CACHES = (".cache", "_coco_format.json")  # ultralytics', Detectron2's
 FINDINGS = {
     "bad-box": "is not four finite numbers (x, y, width, height)",
@@ -96,12 +101,12 @@ def check_boxes(records: Sequence[Record], problems: Problems, unit: str) -> Non
     point = _table((annotation.get("point", (0.0, 0.0)) for annotation in annotations), 2)
     size = _table(((record["width"], record["height"]) for record in records), 2)[owner]
     faults = box_faults(box, point, size)
-    gone = set()
+    gone, told = set(), Problems()
     for row in np.flatnonzero(faults != ""):
         record, annotation, kind = records[owner[row]], annotations[row], str(faults[row])
         x1, y1, x2, y2 = box[row]
-        spelled = f"box ({x1:g}, {y1:g}, {x2 - x1:g}, {y2 - y1:g})"
-        problems.add(kind, place_of(record, annotation, unit), f"{spelled} {FINDINGS[kind].format_map(record)}")
+        spelled = annotation.get("met") or f"({x1:g}, {y1:g}, {x2 - x1:g}, {y2 - y1:g})"
+        told.add(kind, place_of(record, annotation, unit), f"box {spelled} {FINDINGS[kind].format_map(record)}")
         if kind == "partly-outside":
             annotation["bbox"] = np.clip(box[row], 0, np.tile(size[row], 2)).tolist()
         else:
@@ -109,13 +114,40 @@ def check_boxes(records: Sequence[Record], problems: Problems, unit: str) -> Non
     for place in np.unique(owner[np.flatnonzero(faults != "")]) if gone else ():
         record = records[place]
         record["annotations"] = [annotation for annotation in record["annotations"] if id(annotation) not in gone]
+    if annotations:
+        first = place_of(records[owner[0]], annotations[0], unit)
+        problems += _with_meaning(told, first, box, size, len(gone))
+
+
+def _with_meaning(told: Problems, first: Place, box: np.ndarray, size: np.ndarray, gone: int) -> Problems:
+    """What is `told` of single boxes, or of all where none is left, and what the numbers were probably meant to be.
+
+    `first`: the place of the first box; `gone`: how many cannot be used.
+    """
+    usable = gone < max(len(box), SLIPS + 1)
+    if usable and (len(told) <= max(SLIPS, FEW * len(box)) if told else len(box) < MANY):
+        return told
+    meaning = likely_meaning(box, size, lambda boxes, sizes: box_faults(boxes, np.zeros((1, 2)), sizes) != "")
+    if not usable:
+        cause = f"; its numbers probably {meaning}" if meaning else ""
+        finding = f"{told[0].finding}, nor can any of {gone} boxes be used{cause}"
+        return Problems([Problem("no-usable-box", first, finding)])
+    if meaning:
+        found = f"{len(told)} of {len(box)} boxes are at fault" if told else f"all {len(box)} boxes are in one corner"
+        finding = f"{found}; the numbers probably {meaning}"
+        told.insert(0, Problem("misread-boxes", first, finding))
+    return told
 
 
 def note_empty(records: Iterable[Record], problems: Problems) -> None:
-    """Images without annotations in the files."""
-    for record in records:
-        if not record["annotations"]:
-            problems.add("empty-image", place_of(record), "has no annotation")
+    """Images without annotations in the files; one line for a set that has nothing else."""
+    records = list(records)
+    empty = [record for record in records if not record["annotations"]]
+    if len(empty) == len(records) > 1:
+        problems.add("no-box", place_of(records[0]), f"has no annotation, nor has any of {len(records)} images")
+        return
+    for record in empty:
+        problems.add("empty-image", place_of(record), "has no annotation")
 
 
 def _table(rows: Iterable[Sequence[float]], columns: int) -> np.ndarray:
@@ -144,20 +176,31 @@ def check_images(records: Sequence[Record], problems: Problems, *, decode: bool 
 
     `decode`: read every pixel, rather than the header and the end of each file.
     """
-    kept = []
+    kept, faults = [], Problems()
     for record in tqdm(records, desc="checking images", unit="image", delay=3):
         fault = image_fault(Path(record["file_name"]), record["width"], record["height"], decode=decode)
         if fault:
-            problems.add(fault[0], record["file_name"], fault[1])
+            faults.add(fault[0], record["file_name"], fault[1])
         if not fault or KINDS[fault[0]].severity != "error":
             kept.append(record)
+    problems += wrong_folder(faults, len(records))
     return kept
+
+
+def wrong_folder(problems: Problems, images: int) -> Problems:
+    """`problems`, or one for all where every one of `images` is missing: then their folder is a wrong one."""
+    missing = [problem for problem in problems if problem.kind == "missing-image"]
+    if len(missing) != images or images < 2:
+        return problems
+    rest = Problems(problem for problem in problems if problem.kind != "missing-image")
+    rest.add("missing-image", missing[0].place, f"{missing[0].finding}, nor any other of {images} images")
+    return rest
 
 
 def check_content(records: Iterable[Record], problems: Problems) -> None:
     """Files that are byte for byte the same, under two names or in two splits."""
     by_size: dict[int, list[Record]] = defaultdict(list)
-    for record in records:
+    for record in {os.path.abspath(record["file_name"]): record for record in records}.values():
         by_size[Path(record["file_name"]).stat().st_size].append(record)
     alike = [group for group in by_size.values() if len(group) > 1]
     for group in tqdm(alike, desc="comparing files", unit="file size", delay=3):
@@ -166,6 +209,17 @@ def check_content(records: Iterable[Record], problems: Problems) -> None:
             other = first.setdefault(hashlib.sha256(Path(record["file_name"]).read_bytes()).digest(), record)
             if other is not record:
                 problems.add("duplicate-content", record["file_name"], f"has the same content as {other['file_name']}")
+
+
+def check_shared(splits: Mapping[str, Sequence[Record]], problems: Problems) -> None:
+    """Images that two splits have in common. Those of two folds are expected to."""
+    files = {name: {os.path.abspath(record["file_name"]) for record in records} for name, records in splits.items()}
+    for first, second in combinations(files, 2):
+        fold, other = (FOLD.search(name) for name in (first, second))
+        shared = files[first] & files[second]
+        if shared and not (fold and other and fold[1] != other[1]):
+            finding = f"is in {first} and in {second}, as are {len(shared)} images in all"
+            problems.add("shared-image", min(shared), finding)
 
 
 def check_classes(splits: Mapping[str, Sequence[str]], problems: Problems) -> None:
@@ -182,8 +236,9 @@ def stale_caches(annotations: Path) -> Iterator[tuple[Path, str]]:
     folder = annotations if annotations.is_dir() else annotations.parent
     inside = annotations.rglob("*") if annotations.is_dir() else folder.glob("*")
     files = [path for path in inside if path.is_file()]
-    beside = folder.parent / f"{folder.stem}.cache"  # with_suffix() refuses the current folder
-    caches = {path for path in (*files, beside) if path.name.endswith(CACHES) and path.is_file()}
+    beside = folder if folder.name.strip(".") else Path(os.path.abspath(folder))  # "." has no name to add to
+    named = [beside.with_suffix(".cache")] if beside.name else []
+    caches = {path for path in (*files, *named) if path.name.endswith(CACHES) and path.is_file()}
     newest = max((path.stat().st_mtime_ns for path in files if path not in caches), default=0)
     for path in sorted(caches):
         if path.stat().st_mtime_ns < newest:

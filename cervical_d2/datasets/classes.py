@@ -1,6 +1,5 @@
 """Class names, their other spellings, and what becomes of them: one table a data set or label map."""
 
-import difflib
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -27,14 +26,15 @@ class ClassTable:
         self.where = where
         self.names: list[str] = []
         self._index: dict[str, int] = {}
-        for number, entry in enumerate(entries):
-            name, aliases = next(iter(entry.items())) if isinstance(entry, dict) else (str(entry), ())
-            self.names.append(str(name))
-            self._add((name, *([aliases] if isinstance(aliases, str) else aliases)), number)
+        for number, entry in enumerate(_listed(entries, "classes", where)):
+            name, aliases = next(iter(entry.items())) if isinstance(entry, dict) and len(entry) == 1 else (entry, ())
+            self.names.append(_name(name, "classes", where))
+            aliases = [aliases] if isinstance(aliases, str) else _listed(aliases or (), f"classes: {name}", where)
+            self._add((name, *aliases), number, "classes")
         if not self.names:
             raise UserError(f"{where}: no classes; list them under 'classes:'")
-        self._add(ignore, IGNORED)
-        self._add(drop, DROPPED)
+        self._add(_listed(ignore, "ignore", where), IGNORED, "ignore")
+        self._add(_listed(drop, "drop", where), DROPPED, "drop")
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ClassTable) and vars(self) == vars(other)
@@ -47,9 +47,9 @@ class ClassTable:
             spellings.setdefault(spelling_key(name), []).append(name)
         return cls([{first: others} for first, *others in spellings.values()] or ["cell"], where)
 
-    def _add(self, spellings: Iterable[str], number: int) -> None:
+    def _add(self, spellings: Iterable[Any], number: int, key: str) -> None:
         for spelling in spellings:
-            if self._index.setdefault(spelling_key(spelling), number) != number:
+            if self._index.setdefault(spelling_key(_name(spelling, key, self.where)), number) != number:
                 raise UserError(f"{self.where}: the class name {spelling!r} stands for two classes; rename one")
 
     def index(self, name: str) -> int | None:
@@ -57,11 +57,8 @@ class ClassTable:
         return self._index.get(spelling_key(name))
 
     def unknown(self, name: str) -> str:
-        """What to say of a `name` that is unknown."""
-        near = difflib.get_close_matches(spelling_key(name), self._index, n=1)
-        known = near and self._index[near[0]] >= 0
-        hint = f" (did you mean {self.names[self._index[near[0]]]!r}?)" if known else ""
-        return f"unknown class {name!r}{hint}, {self.where} has {', '.join(self.names)}"
+        """What to say of a `name` that is unknown. No other class is suggested: HSIL is one letter from LSIL."""
+        return f"unknown class {name!r}, {self.where} has {', '.join(self.names)}"
 
     def then(self, label_map: "ClassTable") -> "ClassTable":
         """This table followed by `label_map`: the same spellings, the map's classes.
@@ -82,3 +79,21 @@ class ClassTable:
             for spelling, number in self._index.items()
         }
         return mapped
+
+
+def _listed(values: Iterable[Any], key: str, where: str) -> list[Any]:
+    """`values` of the YAML key `key`; `UserError` for a text, whose letters would be taken, or a table."""
+    if isinstance(values, str | dict) or not isinstance(values, Iterable):
+        raise UserError(f"{where}: {key}: {values!r:.80} is not a list; write [NAME, ...]")
+    return list(values)
+
+
+def _name(value: Any, key: str, where: str) -> str:
+    """One name under `key`."""
+    if isinstance(value, bool):
+        word = "yes, on or true" if value else "no, off or false"
+        raise UserError(f'{where}: {key}: YAML reads {word} as {value}, not as a name; write it in quotes: "no"')
+    name = str(value).strip()
+    if value is None or isinstance(value, list | dict) or not name:
+        raise UserError(f"{where}: {key}: {value!r:.80} is not a name; write NAME, or NAME: [OTHER SPELLING, ...]")
+    return name

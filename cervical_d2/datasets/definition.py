@@ -2,18 +2,21 @@
 
 import difflib
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from cervical_d2.datasets.classes import ClassTable
 from cervical_d2.datasets.formats import FORMATS
+from cervical_d2.datasets.yaml_text import parse_yaml
 from cervical_d2.errors import UserError
 
 REQUIRED = ("name", "format", "classes", "splits")
-OPTIONAL = ("root", "ignore", "drop", "centers", "micrometers_per_pixel", "groups")
+OPTIONAL = ("root", "ignore", "drop", "centers", "micrometers_per_pixel", "groups", "xy")
 SPLIT_KEYS = ("images", "annotations", "subset")
+XY = ("corner", "center")
+"""What x, y of a CSV with width and height may be."""
+ULTRALYTICS = {"names": "classes", "path": "root"}  # its keys, whose files users have
 LABEL_MAPS = Path(__file__).parent / "label_maps"
 
 
@@ -32,7 +35,10 @@ class Groups(NamedTuple):
 
 
 class Definition(NamedTuple):
-    """One split of a data set. `splits` are the places of all its splits, `place` that of this one."""
+    """One split of a data set. `splits` are the places of all its splits, `place` that of this one.
+
+    `classes` after label maps, `listed` as the file lists them; `xy`: one of `XY`, None where it is not said.
+    """
 
     name: str
     format: str
@@ -43,6 +49,8 @@ class Definition(NamedTuple):
     classes: ClassTable
     centers: Centers | None
     groups: Groups | None
+    listed: ClassTable
+    xy: str | None
 
 
 def read_definitions(path: Path) -> dict[str, Definition]:
@@ -52,22 +60,52 @@ def read_definitions(path: Path) -> dict[str, Definition]:
         UserError: for a file that cannot be read, and for any key or value that cannot be used.
     """
     spec = load_yaml(path, "a data set", REQUIRED, OPTIONAL)
-    if spec["format"] not in FORMATS:
-        raise UserError(f"{path}: format {spec['format']!r}; there are {', '.join(FORMATS)}")
-    if not isinstance(spec["splits"], dict):
-        raise UserError(f"{path}: 'splits' is not a table of splits; write train: {{images: ..., annotations: ...}}")
-    for split, place in spec["splits"].items():
-        if not isinstance(place, dict) or not {"annotations"} <= place.keys() <= set(SPLIT_KEYS):
-            raise UserError(f"{path}: split {split!r} needs annotations, may have images and subset, and no more")
+    name, form, root = (_text(spec.get(key, "."), path, f"{key}:") for key in ("name", "format", "root"))
+    if form not in FORMATS:
+        raise UserError(f"{path}: format {form!r}; there are {', '.join(FORMATS)}")
+    if "@" in name:
+        raise UserError(f"{path}: name: {name!r}: what follows an @ is a label map; choose a name without")
     classes = ClassTable(spec["classes"] or (), str(path), spec.get("ignore") or (), spec.get("drop") or ())
-    centers, groups = _centers(spec, path), _groups(spec, path)
-    root, places = str(spec.get("root", ".")), spec["splits"]
+    places = _places(spec["splits"], path)
+    centers, groups, xy = _centers(spec, path), _groups(spec, path), spec.get("xy")
+    if xy is not None and (form != "csv" or xy not in XY):
+        raise UserError(f"{path}: xy: {xy!r:.80}; write xy: {' or xy: '.join(XY)}, and with format: csv only")
     return {
-        f"{spec['name']}_{split}": Definition(
-            f"{spec['name']}_{split}", spec["format"], root, path, place, places, classes, centers, groups
+        f"{name}_{split}": Definition(
+            f"{name}_{split}", form, root, path, place, places, classes, centers, groups, classes, xy
         )
         for split, place in places.items()
     }
+
+
+def _places(splits: Any, path: Path) -> dict[str, dict[str, str]]:
+    """The checked table of splits."""
+    if not isinstance(splits, dict) or not splits:
+        raise UserError(f"{path}: 'splits' is not a table of splits; write train: {{images: ..., annotations: ...}}")
+    for split, place in splits.items():
+        _text(split, path, "splits:")
+        if not isinstance(place, dict) or "annotations" not in place or not place.keys() <= set(SPLIT_KEYS):
+            wrong = sorted(place.keys() - set(SPLIT_KEYS), key=str) if isinstance(place, dict) else []
+            hint = f"; {_wrong_key(wrong[0], SPLIT_KEYS)}" if wrong else ""
+            raise UserError(f"{path}: split {split!r} needs annotations, may have images and subset, and no more{hint}")
+    return {
+        str(split): {key: _text(value, path, f"{split}: {key}:") for key, value in place.items()}
+        for split, place in splits.items()
+    }
+
+
+def _text(value: Any, path: Path, key: str) -> str:
+    """`value` of `key`, which is a word or a number; `UserError` for anything else."""
+    if isinstance(value, bool):
+        raise UserError(f"{path}: {key} YAML reads yes, no, on and off as true and false; write the word in quotes")
+    if value is None or isinstance(value, list | dict) or not str(value).strip():
+        raise UserError(f"{path}: {key} {value!r:.80} is not a word; write one")
+    return str(value)
+
+
+def _wrong_key(key: Any, allowed: Sequence[str]) -> str:
+    near = [ULTRALYTICS[key]] if key in ULTRALYTICS else difflib.get_close_matches(str(key), allowed, n=1)
+    return f"unknown key {key!r:.80}" + (f", did you mean {near[0]!r}?" if near else "")
 
 
 def read_label_map(name: str) -> ClassTable:
@@ -86,15 +124,18 @@ def read_label_map(name: str) -> ClassTable:
 def load_yaml(path: Path, what: str, required: tuple[str, ...], optional: tuple[str, ...]) -> dict[str, Any]:
     """The table in `path` with all of the keys `required` and none beside `optional`; `UserError` otherwise."""
     try:
-        spec = yaml.safe_load(path.read_text(encoding="utf-8"))
+        spec = parse_yaml(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); {what} is a YAML file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise UserError(f"{path}: not valid YAML ({error})") from error
-    if not isinstance(spec, dict) or set(required) - spec.keys():
+    if not isinstance(spec, dict):
         raise UserError(f"{path}: {what} needs {', '.join(required)}")
-    if unknown := sorted(spec.keys() - {*required, *optional}, key=str):
-        raise UserError(f"{path}: unknown key {unknown[0]!r}; allowed: {', '.join((*required, *optional))}")
+    allowed = (*required, *optional)
+    if unknown := sorted(spec.keys() - set(allowed), key=str):
+        raise UserError(f"{path}: {_wrong_key(unknown[0], allowed)}; allowed: {', '.join(allowed)}")
+    if missing := [key for key in required if key not in spec]:
+        raise UserError(f"{path}: {what} needs {', '.join(required)}; {missing[0]} is missing")
     return spec
 
 
@@ -103,7 +144,9 @@ def _centers(spec: dict[str, Any], path: Path) -> Centers | None:
     if given is None:
         return None
     if not isinstance(given, dict) or not given or set(given) - {"box", "radius"}:
-        raise UserError(f"{path}: centers: {given!r}; write box and radius, for example {{box: 90 px, radius: 45 px}}")
+        raise UserError(
+            f"{path}: centers: {given!r:.80}; write box and radius, for example {{box: 90 px, radius: 45 px}}"
+        )
     scale = spec.get("micrometers_per_pixel")
     return Centers(*(_pixels(given[key], scale, path, key) if key in given else None for key in ("box", "radius")))
 
@@ -126,9 +169,9 @@ def _groups(spec: dict[str, Any], path: Path) -> Groups | None:
     if given is None:
         return None
     if not isinstance(given, dict) or len(given) != 1 or not set(given) <= {"pattern", "file"}:
-        raise UserError(f"{path}: groups: {given!r}; write either pattern: REGEX or file: CSV")
+        raise UserError(f"{path}: groups: {given!r:.80}; write either pattern: REGEX or file: CSV")
     if "file" in given:
-        return Groups(None, str(given["file"]))
+        return Groups(None, _text(given["file"], path, "groups: file:"))
     try:
         pattern = re.compile(str(given["pattern"]))
     except re.error as error:

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 from PIL import Image
 
+from cervical_d2.errors import UserError
+
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
 
 # The last bytes of a whole file; a copy that broke off lacks them. Some writers pad a JPEG, so a window is searched.
@@ -41,8 +43,22 @@ class ImageFolder:
     def names(self) -> list[str]:
         """Every image below the folder, relative to it, sorted."""
         root = self.root or Path()
-        found = [path for path in root.rglob("*") if path.suffix.lower() in EXTENSIONS]
+        found = [path for path in files_below(root) if path.suffix.lower() in EXTENSIONS]
         return sorted(str(path.relative_to(root)) for path in found)
+
+
+def files_below(folder: Path) -> list[Path]:
+    """Every file below `folder`, sorted; none where there is no folder.
+
+    Raises:
+        UserError: a folder that may not be read, whose files would be missed.
+    """
+
+    def refuse(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError | NotADirectoryError):
+            raise UserError(f"{error.filename}: cannot be read ({error.strerror}); allow reading it") from error
+
+    return sorted(Path(path, name) for path, _, names in os.walk(folder, onerror=refuse) for name in names)
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:
@@ -102,6 +118,8 @@ def look_at(path: Path) -> Header | Fault:
         return "missing-image", "no such image"
     except IsADirectoryError:
         return "missing-image", "a folder, not an image"
+    except PermissionError as error:
+        return "no-permission", f"cannot be read ({error.strerror})"
     except Image.DecompressionBombError:
         return "huge-image", f"has more than {2 * (Image.MAX_IMAGE_PIXELS or 0)} pixels"
     except Exception as error:  # Pillow's readers raise errors of any kind over bytes that they did not expect

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from detectron2.structures import BoxMode
 
-from cervical_d2.datasets.checks import check_boxes, check_ids, check_listed, note_empty, place_of
+from cervical_d2.datasets.checks import check_boxes, check_ids, check_listed, note_empty, place_of, wrong_folder
 from cervical_d2.datasets.classes import DROPPED, IGNORED, ClassTable
 from cervical_d2.datasets.definition import Centers, Definition, Groups
 from cervical_d2.datasets.formats import Document, Format, Record, Source, format_of
@@ -63,6 +63,8 @@ def read_source(
     chosen = format_of(format_name)
     with collector_paused():
         found = chosen.read(source, problems)
+        if not found.records:
+            problems = wrong_folder(problems, len(problems))
         return finish(found, source, chosen, problems, classes, centers, check=check)
 
 
@@ -82,6 +84,8 @@ def finish(
         problems.add("duplicate-class-name", where, f"the class {name!r} is listed twice")
     found = found._replace(classes=list(dict.fromkeys(found.classes)))
     files = [record["file_name"] for record in records]
+    if not (files or problems):
+        raise UserError(f"{where}: lists no image; check the data set's paths")
     boxes = sum(len(record["annotations"]) for record in records)
     for record in records:
         record["name"] = found.name(record)
@@ -111,9 +115,14 @@ def collector_paused() -> Iterator[None]:
 
 
 def folder_of(definition: Definition) -> Path:
-    """The folder that a data set's paths are relative to: ours under DETECTRON2_DATASETS, a user's beside the file."""
+    """The folder that a data set's paths are relative to: ours under DETECTRON2_DATASETS, a user's beside the file.
+
+    The demo set, which is drawn, is in the cache unless DETECTRON2_DATASETS holds it.
+    """
     ours = definition.path.parent == CATALOG
     base = Path(os.environ.get("DETECTRON2_DATASETS", "datasets")) if ours else definition.path.parent
+    if definition.format == "synthetic" and not (base / definition.root).is_dir():
+        base = cache_folder()
     base = base / definition.root
     if ours and definition.format != "synthetic" and not base.is_dir():
         raise UserError(
@@ -122,11 +131,16 @@ def folder_of(definition: Definition) -> Path:
     return base
 
 
+def cache_folder() -> Path:
+    """Where this package keeps what it can make anew, below XDG_CACHE_HOME or else ~/.cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "cervical_d2"
+
+
 def source_of(definition: Definition) -> Source:
     """Where the split lies."""
     base, place = folder_of(definition), definition.place
     images, subset = (base / place[key] if key in place else None for key in ("images", "subset"))
-    return Source(definition.name, images, base / place["annotations"], subset)
+    return Source(definition.name, images, base / place["annotations"], subset, definition.listed, definition.xy)
 
 
 def _name_classes(document: Document, table: ClassTable, problems: Problems, where: str, unit: str) -> None:
@@ -199,7 +213,7 @@ def _add_groups(split: Split, groups: Groups, base: Path) -> None:
         name = Path(record["file_name"]).name
         if groups.pattern:
             found = groups.pattern.search(name)
-            group = found[1] if found else None
+            group = (found[1] if found else None) or None  # an empty one would be that of every such image
         else:
             group = listed.get(name, listed.get(Path(name).stem))
         if group is None:
@@ -209,11 +223,20 @@ def _add_groups(split: Split, groups: Groups, base: Path) -> None:
 
 def _listed_groups(path: Path) -> dict[str, str]:
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            return {row["image"]: row["group_id"] for row in csv.DictReader(file)}
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            return _one_group_each(((row["image"], row["group_id"]) for row in csv.DictReader(file)), path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); it is named under 'groups'") from error
     except (ValueError, csv.Error) as error:
         raise UserError(f"{path}: not a CSV file in UTF-8 ({error}); write it again") from error
     except KeyError as error:
         raise UserError(f"{path}: no column {error}; a file of groups has the columns image, group_id") from error
+
+
+def _one_group_each(pairs: Iterable[tuple[str, str | None]], path: Path) -> dict[str, str]:
+    """The group of each image that has one; `UserError` for an image in two."""
+    listed: dict[str, str] = {}
+    for image, group in pairs:
+        if group and listed.setdefault(image, group) != group:
+            raise UserError(f"{path}: {image} is in the groups {listed[image]} and {group}; keep one")
+    return listed

@@ -41,7 +41,10 @@ def resolve(name: str) -> str:
         definitions = read_definitions(Path(path))
         plain = next((known for known, one in definitions.items() if one.place is one.splits.get(split)), "")
         if not plain:
-            raise UserError(f"{path}: no split {split!r}; it has {', '.join(definitions)}")
+            splits = next(iter(definitions.values())).splits
+            raise UserError(
+                f"{path}: no split {split!r}; it has {', '.join(splits)}: write {path}:{next(iter(splits))}"
+            )
         _register_each(definitions)
     if plain not in DatasetCatalog.list():
         near = difflib.get_close_matches(plain, DatasetCatalog.list(), n=1)

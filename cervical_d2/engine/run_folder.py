@@ -15,7 +15,7 @@ from cervical_d2.evaluation.predictions import PREDICTIONS
 
 
 class RunFolder:
-    """An OUTPUT_DIR of train_net.py or tools/train_classifier.py: where each of its files is, and what it says.
+    """The OUTPUT_DIR of a training: where each of its files is, and what it says.
 
     A file is read when it is first asked for, and not again: of a folder that a run is still writing into, open
     another one.

@@ -59,9 +59,10 @@ def _nearest(truth: Truth, detections: Detections, counted: Ints) -> tuple[Float
     true = select(truth, counted)
     order = np.argsort(true.image, kind="stable")
     by_image = np.argsort(detections.image, kind="stable")
+    true_image, found_image = true.image[order], detections.image[by_image]
     for image in np.intersect1d(true.image, detections.image):
-        here = order[slice(*np.searchsorted(true.image[order], [image, image + 1]))]
-        rows = by_image[slice(*np.searchsorted(detections.image[by_image], [image, image + 1]))]
+        here = order[slice(*np.searchsorted(true_image, [image, image + 1]))]
+        rows = by_image[slice(*np.searchsorted(found_image, [image, image + 1]))]
         table = pairwise_iou(detections.box[rows], true.box[here])
         alike = detections.label[rows, None] == true.label[here]
         for number, chosen in enumerate((alike, ~alike)):

@@ -148,11 +148,11 @@ def _greedy(iou: Floats, ignored: Bools, crowd: Bools, thresholds: Floats) -> In
     taken = np.zeros((areas, len(thresholds), boxes), bool)
     # Ranks instead of the IoU make the order strict: a box that counts before any ignored one, then the higher
     # IoU, and of equal ones the later, which is what COCO's loop leaves standing.
-    place = np.argsort(np.argsort(iou, axis=1, kind="stable"), axis=1)
-    preference = place + boxes * ~ignored[:, None]
+    counts_first = boxes * ~ignored[:, None]
     for row in np.flatnonzero((iou >= thresholds.min()).any(axis=1)):
+        place = np.argsort(np.argsort(iou[row], kind="stable"))
         free = (iou[row] >= thresholds[:, None]) & ~taken
-        best = np.where(free, preference[:, row, None], -1).argmax(axis=2)
+        best = np.where(free, place + counts_first, -1).argmax(axis=2)
         area, threshold = np.nonzero(free.any(axis=2))
         box = best[area, threshold]
         choice[area, threshold, row] = box

@@ -1,7 +1,7 @@
 """Predictions from files: ours, and those of any tool that writes COCO results."""
 
 import json
-import math
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
@@ -69,17 +69,26 @@ def _rows(path: Path) -> list[Row]:
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not valid JSON ({error}); predict again") from error
     if isinstance(document, dict) and {"images", "annotations", "categories"} <= document.keys():
-        files = {image["id"]: image["file_name"] for image in document["images"]}
-        names = {category["id"]: category["name"] for category in document["categories"]}
-        return [
-            {**row, "image_id": files[row["image_id"]], "category_name": names[row["category_id"]]}
-            for row in document["annotations"]
-        ]
+        return _named(document, path)
     if not isinstance(document, list) or not all(isinstance(row, dict) for row in document):
         raise UserError(
             f"{path}: not a list of COCO results; each is {{image_id, category_id, bbox: [x, y, w, h], score}}"
         )
     return document
+
+
+def _named(document: Row, path: Path) -> list[Row]:
+    """The annotations of a COCO document, with the names of their images and classes."""
+    rows = []
+    try:
+        files = {image["id"]: image["file_name"] for image in document["images"]}
+        names = {category["id"]: category["name"] for category in document["categories"]}
+        for row in document["annotations"]:
+            rows.append({**row, "image_id": files[row["image_id"]], "category_name": names[row["category_id"]]})
+    except (KeyError, TypeError) as error:
+        place = f"annotations[{len(rows)}]" if isinstance(error, KeyError) else "images, annotations, categories"
+        raise UserError(f"{path}: {place}: {error!s:.80} is not listed; predict again") from error
+    return rows
 
 
 def _known_images(split: Split) -> dict[Any, int]:
@@ -100,25 +109,25 @@ def _image(row: Row, known: Mapping[Any, int], dataset: str, place: str) -> int:
     for key in (name, str(name), PurePath(str(name)).name):
         if isinstance(key, int | str) and key in known:
             return known[key]
-    raise UserError(f"{place}: no image {name!r} in {dataset}; name the data set that was predicted with --dataset")
+    raise UserError(f"{place}: no image {name!r:.80} in {dataset}; name the data set that was predicted with --dataset")
 
 
 def _box(row: Row, place: str) -> Sequence[float]:
     box = row.get("bbox")
     if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
-        raise UserError(f"{place}: bbox {box!r} is not four numbers: x, y, width, height in pixels")
+        raise UserError(f"{place}: bbox {box!r:.80} is not four numbers: x, y, width, height in pixels")
     return box
 
 
 def _score(row: Row, place: str) -> float:
     score = row.get("score")
     if not _is_number(score) or not 0 <= score <= 1:  # type: ignore[operator]
-        raise UserError(f"{place}: score {score!r} is not a number from 0 to 1; predict again, or scale the scores")
+        raise UserError(f"{place}: score {score!r:.80} is not a number from 0 to 1; predict again, or scale the scores")
     return score  # type: ignore[return-value]
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 class _Labels:
@@ -140,7 +149,7 @@ class _Labels:
         else:
             label = self.table.index(name) if self.table else self.names.index(name) if name in self.names else None
         if label is None:
-            what = f"category_id {row.get('category_id')!r}" if name is None else f"class {name!r}"
+            what = f"category_id {row.get('category_id')!r:.80}" if name is None else f"class {name!r:.80}"
             raise UserError(f"{place}: no {what} in {self.dataset}, which has {', '.join(self.names)}")
         return max(label, IGNORED)
 

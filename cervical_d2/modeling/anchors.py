@@ -81,7 +81,12 @@ def sides_of(clusters: Clusters, levels: int) -> list[Tensor]:
 
 def anchor_levels(cfg: CfgNode) -> list[str]:
     """The feature maps that anchors lie on."""
-    return list(config_value(cfg, FEATURES.get(cfg.MODEL.META_ARCHITECTURE, "MODEL.RPN.IN_FEATURES")))
+    return list(config_value(cfg, levels_key(cfg)))
+
+
+def levels_key(cfg: CfgNode) -> str:
+    """The key of the config that names `anchor_levels`."""
+    return FEATURES.get(cfg.MODEL.META_ARCHITECTURE, "MODEL.RPN.IN_FEATURES")
 
 
 def level_strides(cfg: CfgNode) -> list[int]:

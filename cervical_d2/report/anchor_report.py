@@ -5,16 +5,14 @@ from pathlib import Path
 
 import numpy as np
 
-from cervical_d2.anchors.study import CLUSTERED, OWN, Study, sizes_in_words, training_sizes
+from cervical_d2.anchors.study import CLUSTERED, OWN, Study, lost_classes, sizes_in_words, training_sizes
 from cervical_d2.curation.statistics import Floats, SplitBoxes, mean, share
 from cervical_d2.evaluation.table import aligned
 from cervical_d2.files import write_bytes, write_text
-from cervical_d2.modeling.anchors import anchor_levels, level_strides
+from cervical_d2.modeling.anchors import anchor_levels, level_strides, levels_key
 from cervical_d2.report.anchor_plot import anchor_figure, sweep_figure
 from cervical_d2.report.axes import png
 from cervical_d2.report.summary import FITS, SplitStatistics
-
-LOST = 0.02  # of a class's boxes, to a grid that is too coarse for them, is told
 
 
 def as_yaml(found: Study) -> str:
@@ -34,10 +32,8 @@ def as_yaml(found: Study) -> str:
 
 
 def as_text(found: Study) -> str:
-    """The YAML, tables of the fit by class, by level and on the grid, and a last line of `mean IoU`."""
-    own, ours = (figures(found.fits[label].iou) for label in (OWN, CLUSTERED))
-    last = f"mean IoU {ours[0]}, recall {ours[1]} at {FITS[0]}, {ours[2]} at {FITS[1]}"
-    before = f"the {OWN} {len(found.fits[OWN].anchors.size)} anchors: {', '.join(own)}"
+    """The YAML, tables of the fit by class, by level and on the grid, the means by shape, and last where they stand."""
+    by_shape = _means({label: fit.iou for label, fit in found.fits.items()}, found)
     strides = ", ".join(map(str, level_strides(found.cfg)))
     shapes = class_table(found.boxes, {kind: fit.iou for kind, fit in found.fits.items()})
     stands = f"where the anchors stand, {strides} px apart on their levels:\n{class_table(found.boxes, found.grid)}"
@@ -45,7 +41,13 @@ def as_text(found: Study) -> str:
     if found.sweep:
         rows = [[number, f"{iou:.4f}"] for number, iou in found.sweep.items()]
         parts.append(aligned(["anchors", "mean IoU"], rows))
-    return "\n\n".join([*parts, f"{last} ({before})"])
+    return "\n\n".join([*parts, f"by shape alone: {by_shape}\n{_means(found.grid, found)}, where the anchors stand"])
+
+
+def _means(ious: Mapping[str, Floats], found: Study) -> str:
+    own, ours = (figures(ious[label]) for label in (OWN, CLUSTERED))
+    before = f"the {OWN} {len(found.fits[OWN].anchors.size)} anchors: {', '.join(own)}"
+    return f"mean IoU {ours[0]}, recall {ours[1]} at {FITS[0]}, {ours[2]} at {FITS[1]} ({before})"
 
 
 def figures(iou: Floats) -> list[str]:
@@ -55,16 +57,20 @@ def figures(iou: Floats) -> list[str]:
 
 
 def lost_to_the_grid(found: Study) -> list[str]:
-    """A line for each class that finds fewer anchors than before, not by their shape but by where they stand."""
-    lines = []
-    for number, name in enumerate(found.boxes.classes):
-        chosen = found.boxes.label == number
-        before, now = (share(found.grid[kind][chosen], FITS[0]) for kind in (OWN, CLUSTERED))
-        if min(before, share(found.fits[CLUSTERED].iou[chosen], FITS[0])) - now > LOST:
-            lines.append(
-                f"{name}: {now:.4f} find an anchor with IoU {FITS[0]}, {before:.4f} with the {OWN}; leave out the "
-                f"coarsest level, {anchor_levels(found.cfg)[-1]}, or take a network whose strides stay"
-            )
+    """A line for each of `lost_classes`, then what to do."""
+    lines = [
+        f"{name}: {now:.4f} find an anchor with IoU {FITS[0]}, {before:.4f} with the {OWN}"
+        for name, (now, before) in lost_classes(found).items()
+    ]
+    if lines and found.without:
+        fewer = found.without
+        gone = ", ".join(anchor_levels(found.cfg)[len(anchor_levels(fewer.cfg)) :])
+        lines.append(
+            f"leave out {gone}: with {levels_key(fewer.cfg)} {anchor_levels(fewer.cfg)} and --num-anchors "
+            f"{len(fewer.fits[CLUSTERED].anchors.size)} it is {_means(fewer.grid, fewer)}"
+        )
+    elif lines:
+        lines.append(f"fewer levels do not help: keep the {OWN} anchors, or take a network whose strides stay")
     return lines
 
 

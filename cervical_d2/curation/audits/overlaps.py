@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from cervical_d2.curation.audits.candidates import Candidate, find_candidates
+from cervical_d2.curation.audits.candidates import PARTNERS, Candidate, find_candidates
 from cervical_d2.curation.audits.keypoints import Fingerprint, fingerprint, working_copy
 from cervical_d2.curation.audits.registration import Registration, register
 
@@ -85,11 +85,17 @@ def match_fingerprints(images: Sequence[Image], prints: Sequence[Fingerprint], w
 
 
 def _equal_pixels(prints: Sequence[Fingerprint], splits: np.ndarray, within: bool) -> Iterator[tuple[int, int]]:
-    """Pairs of equal pixels, which includes images without any keypoint."""
+    """Pairs of equal pixels, which includes images without any keypoint.
+
+    Of many equal images, such as blank tiles, an image beyond its first `PARTNERS` is paired only where the other has
+    fewer: all stay connected, while the number of pairs grows with that of images.
+    """
     same: dict[bytes, list[int]] = defaultdict(list)
+    taken = np.zeros(len(prints), int)
     for number, item in enumerate(prints):
         for earlier in same[item.digest]:
-            if within or splits[earlier] != splits[number]:
+            if (within or splits[earlier] != splits[number]) and min(taken[earlier], taken[number]) < PARTNERS:
+                taken[[earlier, number]] += 1
                 yield earlier, number
         same[item.digest].append(number)
 

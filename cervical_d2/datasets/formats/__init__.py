@@ -5,12 +5,14 @@ they stand (NaN for what is not a number); classes, centers, groups and faults a
 """
 
 import importlib
+import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePath
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from cervical_d2.datasets.classes import ClassTable
 from cervical_d2.datasets.images import EXTENSIONS
 from cervical_d2.datasets.problems import Problems
 from cervical_d2.errors import UserError
@@ -22,18 +24,26 @@ below its folder; width and height are numbers as they stand, until they are che
 
 An annotation: bbox (XYXY in pixels, so bbox_mode is always XYXY_ABS), category_id from 0, iscrowd; where the label is
 a center `point` (x, y). An ignore region has ignore 1, category_id -1 and iscrowd 1, so that stock Detectron2 passes it
-over. From a reader: `category` (the file's name of the class, None for an ignore region without one), `id` in its file,
-and bbox may be absent where there is a point.
+over. Where the file has them: `score` (of a prediction) and `area` (square pixels, where it is not the box's). From a
+reader: `category` (the file's name of the class, None for an ignore region without one), `id` in its file, `met` (the
+text of a box that is not four numbers); bbox may be absent where there is a point.
 """
+MEASURES = ("score", "area")
+"""Numbers of an annotation that it need not have."""
 
 
 class Source(NamedTuple):
-    """Where a split lies: `subset` is a file that lists image stems; `images` is None where there are only boxes."""
+    """Where a split lies: `subset` is a file that lists image stems; `images` is None where there are only boxes.
+
+    What the data set says beyond its files: its `classes`, and what x, `xy`, are in a CSV ("corner", "center").
+    """
 
     name: str
     images: Path | None
     annotations: Path
     subset: Path | None = None
+    classes: ClassTable | None = None
+    xy: str | None = None
 
 
 class Document(NamedTuple):
@@ -89,6 +99,8 @@ FEATURES = {
     "centers of boxes": "centers beside boxes",
     "repeated boxes": "the same box of the same class twice",
     "info": "what the set says of itself: description, version, license",
+    "scores": "how sure a model is of an annotation",
+    "areas": "areas that are not width times height",
     "boxes": "boxes",
 }
 
@@ -130,6 +142,19 @@ def numbers(values: object, count: int) -> list[float]:
     if not isinstance(values, list) or len(values) != count:
         return [math.nan] * count
     return [number(value) for value in values]
+
+
+def met(values: object) -> str:
+    """`values` that are not the numbers they should be, as text for a message."""
+    return json.dumps(values, default=str, ensure_ascii=False)[:80]
+
+
+def measures(given: Callable[[str], Any], box: list[float] | None) -> Record:
+    """The numbers of `MEASURES` that `given(name)` has; an area that is the one of `box` (XYXY) is left out."""
+    kept = {name: number(given(name)) for name in MEASURES}
+    if kept["area"] < 0 or (box and math.isclose(kept["area"], (box[2] - box[0]) * (box[3] - box[1]), rel_tol=1e-6)):
+        del kept["area"]
+    return {name: value for name, value in kept.items() if math.isfinite(value)}
 
 
 def consumed(entries: list[Any]) -> Iterator[Any]:

@@ -56,6 +56,8 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     lines = text.splitlines()
     reader = csv.DictReader(lines, delimiter=max(",;\t", key=(lines or [""])[0].count))
     reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or ()]
+    if twice := [name for name in (*NEEDED, *CARRIED) if reader.fieldnames.count(name) > 1]:
+        raise UserError(f"{path}: two columns are called {twice[0]!r}; rename the one that is not meant")
     if missing := [name for name in NEEDED if name not in reader.fieldnames]:
         raise UserError(f"{path}: no column {missing[0]!r} in the first line; write file,label[,group[,fold]]")
     try:

@@ -3,13 +3,26 @@
 Beyond COCO: `group_id` on images; `ignore` 1 and `point` [x, y] on annotations, which then need no bbox.
 """
 
+import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from detectron2.structures import BoxMode
 
-from cervical_d2.datasets.formats import FEATURES, Document, Format, Record, Source, consumed, number, numbers, tidy
+from cervical_d2.datasets.formats import (
+    FEATURES,
+    Document,
+    Format,
+    Record,
+    Source,
+    consumed,
+    measures,
+    met,
+    number,
+    numbers,
+    tidy,
+)
 from cervical_d2.datasets.formats.per_image import listed, load_json
 from cervical_d2.datasets.images import ImageFolder
 from cervical_d2.datasets.problems import Place, Problems
@@ -45,8 +58,22 @@ def _load(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: {error}; check the data set's paths, or write it again") from error
     for key in LISTS:
         if not isinstance(document, dict) or not isinstance(document.get(key), list):
-            raise UserError(f"{path}: no list {key!r}; a COCO file has images, annotations and categories")
+            what = _other_form(document)
+            raise UserError(f"{path}: no list {key!r}; a COCO file has images, annotations and categories{what}")
+    if any(isinstance(entry, dict) and "segments_info" in entry for entry in document["annotations"][:1]):
+        raise UserError(f"{path}: COCO's panoptic form, whose cells are colors of PNG files; use the file with boxes")
     return document
+
+
+def _other_form(document: Any) -> str:
+    """What a file that is not COCO's is, where that is known."""
+    if isinstance(document, list) and document and isinstance(document[0], dict):
+        if "score" in document[0] and "image_id" in document[0]:
+            return "; this is a list of predictions"
+        if "class" in document[0]:
+            return "; this is a file of format: tianchi"
+    kind = document.get("type") if isinstance(document, dict) else None
+    return "; this is GeoJSON, format: geojson" if str(kind).startswith("Feature") else ""
 
 
 def _entries(document: dict[str, Any], key: str, path: str, problems: Problems) -> Iterator[Record]:
@@ -94,12 +121,12 @@ def _annotations(
             if not isinstance(where, int | str):
                 raise TypeError
             if image_id not in names:
-                finding = f"image id {image_id!r} is not under 'images'"
+                finding = f"image id {image_id!r:.80} is not under 'images'"
                 problems.add("no-such-image", Place(path, None, where), finding)
                 continue
             if entry.get("category_id") not in categories and not entry.get("ignore"):
                 known = ", ".join(sorted(map(repr, categories)))
-                finding = f"category_id {entry.get('category_id')!r} is out of range, the file has {known}"
+                finding = f"category_id {entry.get('category_id')!r:.80} is out of range, the file has {known}"
                 problems.add("class-out-of-range", Place(path, names[image_id], where), finding)
                 continue
             by_image[image_id].append(_annotation(entry, categories, where))
@@ -115,11 +142,15 @@ def _annotation(entry: Record, categories: dict[Any, str], where: int | str) -> 
         "id": where,
     }
     if "bbox" in entry or "point" not in entry:
-        x, y, width, height = numbers(entry.get("bbox"), 4)
+        x, y, width, height = box = numbers(entry.get("bbox"), 4)
         annotation["bbox"] = [x, y, x + width, y + height]
         annotation["bbox_mode"] = BoxMode.XYXY_ABS
+        if any(map(math.isnan, box)):
+            annotation["met"] = met(entry.get("bbox"))
     if "point" in entry:
         annotation["point"] = numbers(entry["point"], 2)
+    if "area" in entry or "score" in entry:
+        annotation |= measures(entry.get, annotation.get("bbox"))
     if FLAGS[entry.get("ignore")]:
         annotation["ignore"] = 1
     return annotation
@@ -185,9 +216,11 @@ def _written(annotation: Record, ids: dict[str, int]) -> Record:
     if "bbox" in annotation:
         x1, y1, x2, y2 = annotation["bbox"]
         width, height = tidy(x2 - x1), tidy(y2 - y1)
-        entry |= {"bbox": [tidy(x1), tidy(y1), width, height], "area": tidy(width * height)}
+        entry |= {"bbox": [tidy(x1), tidy(y1), width, height], "area": tidy(annotation.get("area", width * height))}
     if "point" in annotation:
         entry["point"] = [tidy(value) for value in annotation["point"]]
+    if "score" in annotation:
+        entry["score"] = annotation["score"]
     return entry | ({"ignore": 1} if annotation.get("ignore") else {})
 
 

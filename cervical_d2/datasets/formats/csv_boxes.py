@@ -1,8 +1,10 @@
 """CSV: a row a box or a center, the columns by their names in the first line; the others are ignored.
 
-    image, class, x1, y1, x2, y2     or xmin, ymin, xmax, ymax, or x, y, width, height; in pixels
+    image, class, x1, y1, x2, y2     or xmin, ymin, xmax, ymax; in pixels
+    image, class, left, top, width, height     or cx, cy, width, height: the center
+    image, class, x, y, width, height     `xy` of the data set says whether x, y is the corner or the center
     image, class, x, y               centers
-    image_width, image_height, image_id, group_id, id, ignore, iscrowd     where wanted
+    image_width, image_height, image_id, group_id, id, ignore, iscrowd, score, area     where wanted
 
 Separated by commas, semicolons (then with decimal points or commas) or tabs. A row with nothing but an image is an
 image without annotations; a box without a class, but with ignore 1, an ignore region.
@@ -10,6 +12,7 @@ image without annotations; a box without a class, but with ignore 1, an ignore r
 
 import csv
 import io
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,19 +21,38 @@ from typing import Any, TextIO
 from detectron2.structures import BoxMode
 from tqdm import tqdm
 
-from cervical_d2.datasets.formats import FEATURES, Document, Format, Record, Source, number, stem_of, tidy
+from cervical_d2.datasets.formats import (
+    FEATURES,
+    Document,
+    Format,
+    Record,
+    Source,
+    measures,
+    met,
+    number,
+    stem_of,
+    tidy,
+)
+from cervical_d2.datasets.formats.csv_columns import (
+    COLUMNS,
+    CORNERS,
+    OPTIONAL,
+    POINT,
+    SIZE,
+    SIZED,
+    around,
+    coordinates,
+    start,
+)
+from cervical_d2.datasets.formats.csv_columns import (
+    header as known_header,
+)
 from cervical_d2.datasets.formats.per_image import image_record, listed
 from cervical_d2.datasets.images import ImageFolder
 from cervical_d2.datasets.problems import Place, Problems
 from cervical_d2.errors import UserError
 from cervical_d2.files import refuse_existing, write_text
 
-SPELLINGS = {"image": ("file_name", "filename"), "class": ("label", "category")}
-CORNERS = (("x1", "y1", "x2", "y2"), ("xmin", "ymin", "xmax", "ymax"))
-SIZED = (("x", "y", "width", "height"), ("x", "y", "w", "h"))
-POINT = ("x", "y")
-SIZE = ("image_width", "image_height")
-COLUMNS = ("image", "image_id", *SIZE, "group_id", "class", *CORNERS[0], *POINT, "ignore", "iscrowd", "id")
 YES = ("1", "true", "yes")
 
 Row = dict[str, str]
@@ -40,32 +62,39 @@ def read(source: Source, problems: Problems) -> Document:
     """One record an image, in the order of its first row; sizes from the table or else from the images' headers.
 
     Raises:
-        UserError: no such file, not UTF-8, or columns are missing.
+        UserError: no such file, not UTF-8, columns are missing, or x, y may be the corner or the center of a box.
     """
     records: dict[str, Record | None] = {}
     folder = ImageFolder(source.images)
     try:
         with source.annotations.open(newline="", encoding="utf-8-sig") as file:
-            _read_rows(file, source, folder, records, problems)
+            columns = _read_rows(file, source, folder, records, problems)
     except OSError as error:
         fault = f"cannot be read ({error.strerror})"
         raise UserError(f"{source.annotations}: {fault}; check the data set's paths") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{source.annotations}: not UTF-8 ({error}); save it as 'CSV UTF-8'") from error
     found = [record for record in records.values() if record is not None]
+    kind = SIZED.get(columns, "corner") or source.xy
+    if (kind or start(found, source.annotations)) == "center":
+        for annotation in (entry for record in found for entry in record["annotations"] if "bbox" in entry):
+            annotation["bbox"] = [tidy(value) for value in around(annotation["bbox"])]
     names = {entry["category"]: None for rec in found for entry in rec["annotations"] if entry["category"] is not None}
     return Document(listed(found, source, problems), list(names), source.images)
 
 
 def _read_rows(
     file: TextIO, source: Source, folder: ImageFolder, records: dict[str, Record | None], problems: Problems
-) -> None:
-    """Fill `records`, by the images' names; None for one whose size is not known, which is told once."""
+) -> tuple[str, ...]:
+    """Fill `records`, by the images' names; None for one whose size is not known, which is told once.
+
+    Returns the columns of the boxes.
+    """
     path = source.annotations
     head = file.readline()
     delimiter = max(",;\t", key=head.count)
-    header = _header(next(csv.reader([head], delimiter=delimiter), []), path)
-    box_columns, point_columns = _coordinates(header, path)
+    header = known_header(next(csv.reader([head], delimiter=delimiter), []), path)
+    box_columns, point_columns = coordinates(header, path)
     for line, fields in tqdm(_rows(file, delimiter, path, problems), desc="reading rows", unit="row", delay=3):
         place = Place(str(path), None, line, "line")
         if len(fields) != len(header):
@@ -80,31 +109,15 @@ def _read_rows(
         if record is None or not (box or point or row["class"]):
             continue
         annotation = _annotation(row, line, box, point)
+        if any(map(math.isnan, (*box, *point))):
+            annotation["met"] = met([row[column] for column in (box_columns or point_columns)])
         if annotation["category"] is None and "ignore" not in annotation:
             problems.add("malformed", place, "has no class, which only a row without a box may do")
         elif not (box or point):
             problems.add("malformed", place, "has no coordinates")
         else:
             record["annotations"].append(annotation)
-
-
-def _header(names: list[str], path: Path) -> list[str]:
-    """The names of the columns in our spelling."""
-    ours = {other: name for name, others in SPELLINGS.items() for other in others}
-    header = [name.strip().lower() for name in names]
-    header = [ours[name] if name in ours and ours[name] not in header else name for name in header]
-    if missing := [name for name in SPELLINGS if name not in header]:
-        raise UserError(f"{path}: no column {missing[0]!r} in the first line; {', '.join(COLUMNS)} are known")
-    return header
-
-
-def _coordinates(header: list[str], path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The columns of boxes and those of centers, () where there are none."""
-    box = next((columns for columns in (*CORNERS, *SIZED) if set(columns) <= set(header)), ())
-    point = POINT if box not in SIZED and set(POINT) <= set(header) else ()
-    if not (box or point):
-        raise UserError(f"{path}: no columns x1, y1, x2, y2 nor x, y, width, height nor x, y in the first line")
-    return box, point
+    return box_columns
 
 
 def _rows(file: TextIO, delimiter: str, path: Path, problems: Problems) -> Iterator[tuple[int, list[str]]]:
@@ -171,7 +184,7 @@ def _annotation(row: Row, line: int, box: list[float], point: list[float]) -> Re
         annotation["point"] = point
     if row.get("ignore", "").lower() in YES:
         annotation["ignore"] = 1
-    return annotation
+    return annotation | measures(row.get, box)
 
 
 def _whole(text: str) -> int | str:
@@ -187,7 +200,9 @@ def write(document: Document, path: Path) -> None:
     """
     refuse_existing(path)
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    used = {name for record in document.records for entry in record["annotations"] for name in entry}
+    columns = (*COLUMNS, *(name for name in OPTIONAL if name in used))
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     for record in tqdm(document.records, desc="writing rows", unit="image", delay=3):
         name, own = document.name(record), record["image_id"]
@@ -206,7 +221,7 @@ def _written(annotation: Record | None) -> dict[str, Any]:
     row |= dict(zip(POINT, map(tidy, annotation["point"]), strict=True)) if "point" in annotation else {}
     row |= {"ignore": annotation.get("ignore", 0), "iscrowd": annotation["iscrowd"]}
     own = annotation.get("id")
-    return row | {"id": own if isinstance(own, int) else ""}
+    return row | {"id": own if isinstance(own, int) else ""} | {n: annotation[n] for n in OPTIONAL if n in annotation}
 
 
 HOLDS = frozenset(FEATURES) - {"class list", "info"}

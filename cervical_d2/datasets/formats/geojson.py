@@ -1,7 +1,8 @@
 """GeoJSON as QuPath 0.2 to 0.5 writes and reads it: a file an image, pixels of the full image.
 
 A FeatureCollection or a bare list of Features; children in `properties.childObjects`. The box around a polygon is read,
-a point as a center. Classes that end in "*", as QuPath's own "Ignore*" and "Region*" do, are ignore regions. Written:
+a point as a center; of the measurements `score` and `area`. Classes that end in "*", as QuPath's own "Ignore*" and
+"Region*" do, are ignore regions. Written:
 `id` is a UUID that carries the annotation's number, since QuPath (from 0.4) keeps it through every change of an object.
 https://qupath.readthedocs.io/en/0.5/docs/advanced/exporting_annotations.html
 """
@@ -15,7 +16,7 @@ from typing import Any
 from detectron2.structures import BoxMode
 
 from cervical_d2.colors import COLORS
-from cervical_d2.datasets.formats import Document, Format, Record, Source, number, stem_of, tidy
+from cervical_d2.datasets.formats import MEASURES, Document, Format, Record, Source, measures, number, stem_of, tidy
 from cervical_d2.datasets.formats.per_image import (
     annotation_files,
     by_stem,
@@ -98,7 +99,15 @@ def _objects(feature: Any) -> Iterator[Record]:
         annotation: Record = {"category": None if ignored else name, "iscrowd": int(ignored)}
         # The points of one object share its id, which then tells none of them.
         annotation |= {"id": number_ if len(places) == 1 else str(feature.get("id"))} | place
+        annotation |= measures(_measured(properties.get("measurements")).get, annotation.get("bbox"))
         yield annotation | ({"ignore": 1} if ignored else {})
+
+
+def _measured(measurements: Any) -> dict[str, Any]:
+    """QuPath's table of measurements, before 0.4 a list of `{"name": , "value": }`."""
+    if isinstance(measurements, list):
+        return {str(_table(entry).get("name")): _table(entry).get("value") for entry in measurements}
+    return _table(measurements)
 
 
 def _class_name(classification: Any) -> str | None:
@@ -172,10 +181,12 @@ def _feature(annotation: Record, colors: dict[str, tuple[int, int, int]]) -> Rec
     name = IGNORE if annotation.get("ignore") else annotation["category"]
     classification = {"name": name, "color": colors.get(name, GRAY)}
     properties = {"objectType": "annotation", "classification": classification}
+    if kept := {name: annotation[name] for name in MEASURES if name in annotation}:
+        properties["measurements"] = kept
     own = _uuid(annotation.get("id"))
     return {"type": "Feature", **own, "geometry": geometry, "properties": properties}
 
 
-HOLDS = ("empty images", "annotation ids", "ignore regions", "points", "repeated boxes", "boxes")
+HOLDS = ("empty images", "annotation ids", "ignore regions", "points", "repeated boxes", "scores", "areas", "boxes")
 
 FORMAT = Format("object", read, write, frozenset(HOLDS))

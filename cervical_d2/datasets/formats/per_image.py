@@ -10,7 +10,7 @@ from detectron2.structures import BoxMode
 from tqdm import tqdm
 
 from cervical_d2.datasets.formats import Document, Record, Source, stem_of
-from cervical_d2.datasets.images import Header, look_at
+from cervical_d2.datasets.images import Header, files_below, look_at
 from cervical_d2.datasets.problems import Problems
 from cervical_d2.errors import UserError
 
@@ -43,7 +43,7 @@ def annotation_files(folder: Path, suffix: str, subset: Path | None = None) -> d
         raise UserError(f"{folder}: no such folder; name the one that holds the {suffix} files")
     if subset:
         return {stem: folder / f"{stem}{suffix}" for stem in subset_stems(subset)}
-    found = sorted(path for path in folder.rglob(f"*{suffix}") if path.is_file())
+    found = [path for path in files_below(folder) if path.name.endswith(suffix)]
     if not found:
         raise UserError(f"{folder}: lists no image: no {suffix} file in it; check the data set's paths")
     return {path.relative_to(folder).as_posix().removesuffix(suffix): path for path in found}

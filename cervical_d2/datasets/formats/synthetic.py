@@ -6,7 +6,11 @@ from cervical_d2.errors import UserError
 
 
 def read(source: Source, problems: Problems) -> Document:
-    """The records of a demo split; draws the whole set beside the annotations if it is not there yet."""
+    """The records of a demo split; draws the whole set beside the annotations if it is not there yet.
+
+    Raises:
+        UserError: there is no such folder, and none can be made.
+    """
     from cervical_d2.demo.scenes import write_dataset
 
     if not source.annotations.is_file():
@@ -15,7 +19,7 @@ def read(source: Source, problems: Problems) -> Document:
         except OSError as error:
             raise UserError(
                 f"{source.annotations.parent}: the demo set cannot be written ({error.strerror}); "
-                "set DETECTRON2_DATASETS to a folder that can"
+                "set XDG_CACHE_HOME to a folder that can"
             ) from error
     return coco.read(source, problems)
 

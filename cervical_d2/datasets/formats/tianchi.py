@@ -5,12 +5,13 @@ looked at: what is listed twice is read once. https://tianchi.aliyun.com/competi
 """
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 from detectron2.structures import BoxMode
 
-from cervical_d2.datasets.formats import Document, Format, Record, Source, number, tidy
+from cervical_d2.datasets.formats import Document, Format, Record, Source, met, number, tidy
 from cervical_d2.datasets.formats.per_image import (
     annotation_files,
     by_stem,
@@ -19,7 +20,7 @@ from cervical_d2.datasets.formats.per_image import (
     load_json,
     progress,
 )
-from cervical_d2.datasets.images import EXTENSIONS, ImageFolder
+from cervical_d2.datasets.images import EXTENSIONS, ImageFolder, files_below
 from cervical_d2.datasets.problems import Place, Problems
 from cervical_d2.files import write_folder
 
@@ -62,7 +63,7 @@ def read(source: Source, problems: Problems) -> Document:
 
 def _slides(root: Path) -> dict[str, Path]:
     """By stem; of two with one stem the one that can be opened."""
-    found = sorted(path for path in root.rglob("*") if path.suffix.lower() in (*EXTENSIONS, UNREADABLE))
+    found = sorted(path for path in files_below(root) if path.suffix.lower() in (*EXTENSIONS, UNREADABLE))
     return {path.stem: path for path in sorted(found, key=lambda path: path.suffix.lower() != UNREADABLE)}
 
 
@@ -75,6 +76,8 @@ def _annotations(entries: list[Any], path: Path, problems: Problems) -> list[Rec
         x, y, w, h = (number(entry.get(key)) for key in KEYS)
         annotation: Record = {"bbox": [x, y, tidy(x + w), tidy(y + h)], "bbox_mode": BoxMode.XYXY_ABS}
         annotation |= {"category": entry["class"], "iscrowd": 0, "id": place}
+        if any(map(math.isnan, (x, y, w, h))):
+            annotation["met"] = met([entry.get(key) for key in KEYS])
         # Texts, as NaN is not equal to itself.
         annotations.setdefault((entry["class"], *map(str, (x, y, w, h))), annotation)
     return list(annotations.values())

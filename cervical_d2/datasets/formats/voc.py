@@ -4,6 +4,7 @@ VOC counts pixels from 1; the widths of most collections, BCCD's too, were writt
 coordinates are taken as they stand. Beyond VOC: <group_id> of an image.
 """
 
+import math
 import re
 from pathlib import Path
 from xml.etree.ElementTree import Element, ParseError, SubElement, indent, tostring
@@ -12,7 +13,7 @@ from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import parse
 from detectron2.structures import BoxMode
 
-from cervical_d2.datasets.formats import Document, Format, Record, Source, number, tidy
+from cervical_d2.datasets.formats import Document, Format, Record, Source, met, number, tidy
 from cervical_d2.datasets.formats.per_image import annotation_files, by_stem, progress
 from cervical_d2.datasets.images import ImageFolder
 from cervical_d2.datasets.problems import Problems
@@ -59,13 +60,16 @@ def _record(root: Element, stem: str, path: Path, folder: ImageFolder) -> Record
 
 
 def _annotation(item: Element, place: int) -> Record:
-    return {
-        "bbox": [number(item.findtext(f"bndbox/{corner}")) for corner in CORNERS],
+    texts = [item.findtext(f"bndbox/{corner}") for corner in CORNERS]
+    box = list(map(number, texts))
+    annotation = {
+        "bbox": box,
         "bbox_mode": BoxMode.XYXY_ABS,
         "category": _text(item, "name"),
         "iscrowd": 0,
         "id": place,
     }
+    return annotation | ({"met": met(texts)} if any(map(math.isnan, box)) else {})
 
 
 def _text(element: Element, name: str) -> str:

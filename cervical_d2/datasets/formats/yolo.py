@@ -7,13 +7,14 @@ An image without a file of labels has no cells.
 """
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
 from detectron2.structures import BoxMode
 
+from cervical_d2.datasets.classes import ClassTable, spelling_key
 from cervical_d2.datasets.formats import Document, Format, Record, Source, number, stem_of, tidy
 from cervical_d2.datasets.formats.per_image import (
     annotation_files,
@@ -23,8 +24,9 @@ from cervical_d2.datasets.formats.per_image import (
     progress,
     subset_stems,
 )
-from cervical_d2.datasets.images import EXTENSIONS, ImageFolder
+from cervical_d2.datasets.images import EXTENSIONS, ImageFolder, files_below
 from cervical_d2.datasets.problems import Place, Problems
+from cervical_d2.datasets.yaml_text import LARGEST, parse_yaml
 from cervical_d2.errors import UserError
 from cervical_d2.files import write_folder
 
@@ -41,7 +43,7 @@ def read(source: Source, problems: Problems) -> Document:
     inner = source.annotations / "labels"
     folder = inner if inner.is_dir() else source.annotations
     labels = {s: path for s, path in annotation_files(folder, ".txt").items() if not _beside(path)}
-    classes = _class_names(folder)
+    classes = _class_names(folder, source.classes)
     root = images_folder(source)
     names = {stem_of(name): name for name in ImageFolder(root).names()}
     stems = list(names) if source.subset is None else [_known(stem, names) for stem in subset_stems(source.subset)]
@@ -71,39 +73,70 @@ def _tell_strays(folder: Path, labels: dict[str, Path], names: dict[str, str], p
     for stem, path in labels.items():
         if stem not in names:
             problems.add("stray-file", str(path), "no image of that name")
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.suffix.lower() not in (".txt", *EXTENSIONS) and not _beside(path):
+    for path in files_below(folder):
+        if path.suffix.lower() not in (".txt", *EXTENSIONS) and not _beside(path):
             problems.add("stray-file", str(path), "not a file of labels")
 
 
-def _class_names(folder: Path) -> dict[int, str]:
-    """The classes by their numbers, from data.yaml or classes.txt in `folder` or one of the two above."""
+def _class_names(folder: Path, own: ClassTable | None) -> dict[int, str]:
+    """The classes by their numbers, from data.yaml or classes.txt in `folder` or one of the two above.
+
+    Of lists that contradict each other the one is taken that the data set's `own` classes repeat.
+
+    Raises:
+        UserError: there is no list, or none that can be taken.
+    """
     places = (folder, *folder.resolve().parents[:2])
-    for path in (place / name for name in ("data.yaml", "classes.txt") for place in places):
-        if path.is_file():
-            try:
-                text = path.read_text(encoding="utf-8-sig")
-                found = _yaml_names(yaml.safe_load(text)) if path.suffix == ".yaml" else text.split("\n")
-            except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-                raise UserError(f"{path}: cannot be read ({error}); list the classes under 'names:'") from error
-            named = {place: name.strip() for place, name in enumerate(found) if name.strip()}
-            if not named:
-                raise UserError(f"{path}: no names of classes; list them under 'names:'")
-            return named
-    raise UserError(f"{folder}: no data.yaml with 'names:' and no classes.txt, here or above; add one")
+    paths = [place / name for name in ("data.yaml", "classes.txt") for place in places]
+    named = {path: names for path in paths if path.is_file() and (names := _listed(path))}
+    if not named:
+        empty = [path for path in paths if path.is_file()]
+        if empty:
+            raise UserError(f"{empty[0]}: no names of classes; list them under 'names:'")
+        raise UserError(f"{folder}: no data.yaml with 'names:' and no classes.txt, here or above; add one")
+    (first, names), *others = named.items()
+    other = next((path for path, its in others if _contradict(names, its)), None)
+    if other is None:
+        return names
+    for its in named.values():
+        if own is not None and [own.index(name) for name in its.values()] == list(range(len(own.names))):
+            return its
+    lists = " and ".join(f"{path} ({', '.join(named[path].values())})" for path in (first, other))
+    raise UserError(f"{folder}: {lists} contradict each other; remove the wrong one")
+
+
+def _contradict(names: dict[int, str], others: dict[int, str]) -> bool:
+    return any(spelling_key(names[place]) != spelling_key(others[place]) for place in names.keys() & others.keys())
+
+
+def _listed(path: Path) -> dict[int, str]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        found = _yaml_names(parse_yaml(text)) if path.suffix == ".yaml" else text.split("\n")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); it lists the classes") from error
+    except ValueError as error:
+        raise UserError(f"{path}: cannot be read ({error}); list the classes under 'names:'") from error
+    return {place: name.strip() for place, name in enumerate(found) if name.strip()}
 
 
 def _yaml_names(spec: Any) -> list[str]:
     """The list of names, or the table of them by number with blanks in its gaps."""
     names = spec.get("names") if isinstance(spec, dict) else None
-    if isinstance(names, dict) and all(isinstance(key, int) and key >= 0 for key in names) and names:
-        return [str(names.get(place, "")) for place in range(max(names) + 1)]
-    return [str(name) for name in names] if isinstance(names, list) else []
+    if isinstance(names, dict):
+        if not all(type(key) is int and 0 <= key < LARGEST for key in names):
+            raise ValueError("under 'names:' a number is not from 0 up")
+        names = [names.get(place, "") for place in range(max(names, default=-1) + 1)]
+    if not isinstance(names, list):
+        return []
+    if any(isinstance(name, bool) for name in names):
+        raise ValueError("YAML reads yes, no, on and off as true and false; write such a name in quotes")
+    return [str(name) for name in names]
 
 
 def _boxes(path: Path, record: Record, classes: dict[int, str], problems: Problems) -> Iterator[Record]:
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
     except OSError as error:
         problems.add("malformed", str(path), f"cannot be read ({error.strerror})")
         return
@@ -121,7 +154,8 @@ def _boxes(path: Path, record: Record, classes: dict[int, str], problems: Proble
         else:
             name = classes[int(fields[0])]
             annotation = {"bbox": corners, "bbox_mode": BoxMode.XYXY_ABS, "category": name, "iscrowd": 0, "id": place}
-            yield annotation
+            score = fields[1 + PARTS :] if len(fields) == PARTS + 2 else []
+            yield annotation | ({"score": score[0]} if score and math.isfinite(score[0]) else {})
 
 
 def _corners(parts: list[float], width: int, height: int) -> list[float] | None:
