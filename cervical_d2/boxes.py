@@ -26,10 +26,10 @@ def box_iou(box: Floats, other: Floats, crowd: Bools | bool = False, plus: float
 
 def _common_length(box: Floats, other: Floats, axis: int, plus: float) -> Floats:
     """(...) the length that two boxes share in x (`axis` 0) or y (1); one table at a time, as a table may be large."""
-    length = np.minimum(box[..., 2 + axis], other[..., 2 + axis])
-    length = length - np.maximum(box[..., axis], other[..., axis])
+    length = np.asarray(np.minimum(box[..., 2 + axis], other[..., 2 + axis]))
+    length -= np.maximum(box[..., axis], other[..., axis])
     length += plus
-    return np.clip(length, 0, None, out=length)
+    return np.maximum(length, 0, out=length)
 
 
 def pairwise_iou(box: Floats, other: Floats, crowd: Bools | bool = False, plus: float = 0) -> Floats:

@@ -39,7 +39,7 @@ def configs() -> dict[str, str]:
     """Of each leaf config, what it sets other than the defaults do; the defaults differ by version of Detectron2."""
     defaults = load_config()
     changed = {name: differences(load_config(name), defaults) for name in packaged_configs()}
-    return {name: digest([(key, value) for key, value, _ in changes]) for name, changes in changed.items()}
+    return {name: digest(sorted((key, value) for key, value, _ in changes)) for name, changes in changed.items()}
 
 
 def parameters() -> dict[str, list[int]]:

@@ -16,7 +16,7 @@ from cervical_d2.datasets.reading import folder_of, read_source
 from cervical_d2.datasets.registry import definition_of, resolve
 from cervical_d2.engine.setup import prepare
 from cervical_d2.errors import UserError
-from cervical_d2.evaluation.ground_truth import read_truth
+from cervical_d2.evaluation.ground_truth import open_split
 
 CHECK, SPLIT, CONVERT = "tools/check_dataset.py", "tools/split_dataset.py", "tools/convert_dataset.py"
 
@@ -157,7 +157,7 @@ def test_centers_in_a_csv_are_not_taken_for_corners(tmp_path: Path, row, xy, box
 
 def test_area_and_score_of_the_file_are_kept(tiny: Path, capfd):
     change(tiny / "train.json", lambda d: d["annotations"][0].update(area=7.5, score=0.123456789))
-    truth = read_truth(resolve(f"{tiny}/data.yaml:train"), 2).boxes
+    truth = open_split(resolve(f"{tiny}/data.yaml:train")).truth.boxes
     sides = truth.box[:, 2:] - truth.box[:, :2]
     assert truth.area.tolist() == [7.5, *sides.prod(axis=1)[1:]]
     words = ("--from", "coco", "--annotations", tiny / "train.json", "--images", tiny / "images")

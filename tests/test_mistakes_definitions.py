@@ -15,6 +15,7 @@ from cervical_d2.datasets.formats import Source
 from cervical_d2.datasets.reading import folder_of, read_source
 from cervical_d2.datasets.registry import definition_of, resolve
 from cervical_d2.errors import UserError
+from cervical_d2.evaluation.ground_truth import open_split
 from cervical_d2.evaluation.matching import match_coco
 from cervical_d2.evaluation.predictions import read_predictions
 
@@ -167,9 +168,8 @@ def test_predictions_that_cannot_be_are_one_line(tiny: Path, content, words):
     document = json.loads((tiny / "train.json").read_text())
     document["annotations"] = [{"category_id": 5, "bbox": [0, 0, 5, 5], "score": 0.5} | content]
     (tiny / "p.json").write_text(json.dumps(document))
-    records = [{"image_id": image["id"], "file_name": image["file_name"]} for image in document["images"]]
     with pytest.raises(UserError, match=words):
-        read_predictions(tiny / "p.json", name, records, {record["image_id"]: n for n, record in enumerate(records)})
+        read_predictions(tiny / "p.json", open_split(name))
 
 
 def test_the_demo_set_is_drawn_into_a_cache(tmp_path: Path, monkeypatch):
