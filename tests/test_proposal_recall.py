@@ -13,6 +13,7 @@ from detectron2.structures import Boxes, BoxMode, ImageList, Instances
 from small_model import SMALL
 from test_trainer import train
 
+from cervical_d2.boxes import pairwise_iou
 from cervical_d2.datasets.registry import resolve
 from cervical_d2.errors import UserError
 from cervical_d2.evaluation import proposals
@@ -115,7 +116,7 @@ def test_the_tool_counts_what_the_detector_itself_proposes(trained: Path, capsys
         tensor = boxes.proposal_boxes.tensor.numpy() * record["height"] / height
         for note in record["annotations"]:
             truth = np.array([BoxMode.convert(note["bbox"], note["bbox_mode"], BoxMode.XYXY_ABS)], float)
-            wanted, met = wanted + 1, met + bool((proposals.overlap(tensor, truth) >= 0.3).any())
+            wanted, met = wanted + 1, met + bool((pairwise_iou(tensor, truth) >= 0.3).any())
     last = out[4].split()
     assert last[0] == "5000"
     counts = [int(word.strip("()")) for word in out[1].split() if word.startswith("(")]

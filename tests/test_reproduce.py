@@ -1,9 +1,11 @@
 """Repeating a table: which trainings that is, and what is told of them."""
 
 import json
+import subprocess
 from pathlib import Path
 
 import cv2
+import forked
 import pytest
 import torch
 from conftest import real_data, tool
@@ -178,6 +180,7 @@ def test_the_tool_trains_reports_and_goes_on(tiny: Path, monkeypatch, capfd):
     model = build_model(load_config(baseline.config, baseline.options))
     torch.save({"model": model.state_dict()}, tiny / "weights/R_18_imagenet.pth")
     monkeypatch.chdir(tiny)
+    monkeypatch.setattr(subprocess, "run", forked.run)  # what the child's first words start is shown in test_cli.py
     words = ["xu:8", "--quick", "tiny", "--rows", "GIoU", "--samples", "5", "--output", str(tiny / "out")]
     assert tool("reproduce", *words) == 0
     text = (tiny / "out/results.md").read_text()
