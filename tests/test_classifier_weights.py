@@ -104,5 +104,5 @@ def test_a_classifier_starts_from_a_detector(cells: Path):
 
 
 def test_a_classifier_is_no_detector(cells: Path):
-    with pytest.raises(UserError, match=r"model_final\.pth: of a classifier, which finds no cells"):
+    with pytest.raises(UserError, match=r"model_final\.pth: a classifier, which cannot detect"):
         Detector(trained_classifier(cells, "dc_resnet"))
