@@ -66,7 +66,8 @@ def test_the_papers_figures_stand_beside_their_protocol_where_the_classes_are_th
     assert ours[0] == "ComparisonDetector"
     assert (ours[-2:], liang[-2:]) == ([0.0, 50.5], [48.8, 64.0])
     assert liang[1:-2] == ours[1:-2]  # the settings that its figure is of: score 0.7, NMS 0.3, 200 an image
-    assert ours[4:7] == ["0.7", "0.3", "200 / image"]
+    assert ours[3:7] == ["whole px", "0.7", "0.3", "200 / image"]
+    assert [row[3] for row in rows[:5]] == ["x2 - x1", "x2 - x1", "x2 - x1 + 1", "x2 - x1", "x2 - x1 + 1"]
     assert [row[-2:] for row in rows[6:8]] == [[61.6, 87.7], [51.9, 83.3]]
     assert rows[6][1:-2] == rows[0][1:-2]
 

@@ -120,6 +120,9 @@ def test_figure_has_a_panel_each_with_the_undisturbed_value_dashed():
     ]  # fmt: skip
     assert [line.get_linestyle() for line in lines] == ["-", "--", "-", "--"]
     assert [label.get_text() for label in axes[1].get_xticklabels()] == ["none", "4", "8", "14", "22", "32"]
+    # All panels have one scale, from 0 to a little above the best.
+    assert {ax.get_ylim() for ax in axes} == {(0, 1.05 * 80)}
+    assert {ax.get_ylim() for ax in robustness_figure(metrics_of(0)).axes} == {(0, 1)}
 
 
 @pytest.mark.parametrize(

@@ -121,9 +121,9 @@ def test_each_tenth_scene_is_empty_and_every_class_occurs(scenes: list[Scene]) -
 
 
 def test_written_files_are_the_scenes(tmp_path, capsys) -> None:
-    root = tmp_path / "demo"
+    root = tmp_path / "new" / "data" / "demo"  # which makes the folders above it
     write_dataset(root, seed=3, scenes={"train": 2, "val": 1}, size=128)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["demo"]
+    assert sorted(path.name for path in root.parent.iterdir()) == ["demo"]
     for split, count in (("train", 2), ("val", 1)):
         coco = json.loads((root / f"{split}.json").read_text())
         assert coco["categories"] == [{"id": i + 1, "name": name} for i, name in enumerate(CLASSES)]
