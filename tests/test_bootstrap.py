@@ -70,9 +70,31 @@ def test_slides_are_drawn_whole():
     real = figures_of(Analysis(repeated(inputs, times)))
     for name in ("coco/AP", "voc/mAP", "comparison_detector/AR", "image/AUC", "froc_image/1"):
         assert weighted[name][0] == pytest.approx(real[name][0], abs=1e-9, nan_ok=True), name
-    # Three slides, one of them twice: so many false positives more are allowed than with one of each.
     assert {"slide/AUC", "froc_slide/1"} <= weighted.keys()
     assert not {"slide/AUC", "froc_slide/1"} & real.keys()
+
+
+def test_a_weight_is_a_repetition_of_the_slide():
+    inputs = scene_of(5, unit=[0, 0, 0, 1, 1, 2, 2, 3])
+    normal = np.isin(inputs.truth.image, [5, 6])  # slide 2
+    inputs = inputs._replace(truth=inputs.truth._replace(label=np.where(normal, 0, inputs.truth.label)))
+    weighted = figures_of(Analysis(inputs, 0.95), np.array([[3.0, 0, 1, 2]]))
+    copies = repeated(inputs, [3, 3, 3, 0, 0, 1, 1, 2])
+    # Six slides, so that so many false positives more are allowed than on one of each.
+    copies = copies._replace(unit=np.array([0, 1, 2, 0, 1, 2, 0, 1, 2, 3, 3, 4, 5]), grouped=True)
+    real = {name: values for name, values in figures_of(Analysis(copies, 0.95)).items() if "slide" in name}
+    assert {"slide/AUC", "slide/sensitivity", "slide/specificity", "froc_slide/1"} <= real.keys()
+    for name, values in real.items():
+        assert weighted[name][0] == pytest.approx(values[0], abs=1e-9), name
+    assert weighted["slide/sensitivity"][0] == pytest.approx(60)  # slide 0 of those with lesions: 3 of 5
+
+
+def test_false_positives_are_counted_a_slide():
+    """Two images a slide: 8 on each slide are 4 on each image."""
+    figures = figures_of(Analysis(scene_of(1, unit=[0, 0, 1, 1, 2, 2, 3, 3])))
+    for a_slide, an_image in (("0.25", "0.125"), ("2", "1"), ("8", "4")):
+        assert figures[f"froc_slide/{a_slide}"] == figures[f"froc_image/{an_image}"]
+    assert figures["froc_slide/1"] < figures["froc_image/1"] < figures["froc_image/4"]
 
 
 def test_figures_of_some_images_are_those_of_a_set_of_them_alone():
@@ -95,6 +117,16 @@ def test_draws_repeat_with_the_seed_and_are_shared_by_models():
     assert np.abs(first - resampled(mean_of(values), 30, 50, seed=1)["mean"]).max() > 0.01
     # The same images are drawn for both, so that a model that is better everywhere is better in every resample.
     np.testing.assert_allclose(resampled(mean_of(values + 0.1), 30, 50)["mean"] - first, 0.1)
+
+
+def test_a_resample_has_as_many_units_as_there_are():
+    units, samples = 7, 45  # of which 20, 20 and 5 are drawn at a time
+    weights = resampled(lambda weights: {f"{number}": weights[:, number] for number in range(units)}, units, samples)
+    drawn = np.stack(list(weights.values()), axis=1)
+    assert drawn.shape == (samples, units)
+    assert (drawn.sum(axis=1) == units).all()
+    assert drawn.min() == 0
+    assert drawn.mean(axis=0) == pytest.approx(np.ones(units), abs=0.5)  # its deviation is sqrt(6 / 7 / 45) = 0.14
 
 
 def test_interval_is_as_wide_as_theory_says():

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,22 @@ def test_numpy_pickles_of_the_model_zoo_are_read(tmp_path: Path):
         loaded = load_file(str(path))
         np.testing.assert_array_equal(loaded["model"]["a"], model["a"])
         assert loaded["model"]["b"] == 3
+
+
+class Python2(pickle._Pickler):
+    """Writes bytes as Python 2 wrote its strings."""
+
+    def save_bytes(self, content: bytes) -> None:
+        self.write(pickle.BINSTRING + struct.pack("<i", len(content)) + content)
+
+    dispatch = {**pickle._Pickler.dispatch, bytes: save_bytes}  # noqa: RUF012
+
+
+def test_arrays_that_python_2_has_pickled_are_read(tmp_path: Path):
+    weight = np.array([-1.5, 3e-7, 255], np.float32)  # -1.5 is 00 00 c0 bf: not ASCII
+    with (tmp_path / "zoo.pkl").open("wb") as file:
+        Python2(file, protocol=2).dump({"model": {"a": weight}})
+    np.testing.assert_array_equal(load_file(str(tmp_path / "zoo.pkl"))["model"]["a"], weight)
 
 
 def test_broken_files_are_named(tmp_path: Path):
@@ -117,6 +134,22 @@ def test_the_best_is_not_where_a_resume_goes_on(tmp_path: Path):
     checkpointer.save("model_best")
     assert checkpointer.get_checkpoint_file() == str(tmp_path / "model_0000001.pth")
     assert load_file(str(tmp_path / "model_best.pth"))["cervical_d2"] == {"classes": ["a"]}
+
+
+def test_a_resume_goes_on_from_the_newest_whole_checkpoint(tmp_path: Path):
+    """Not from the one before it, nor from the best, though that was written later."""
+    names = ["model_0000001", "model_0000002", "model_0000003", "model_best", "model_0000004"]
+    for number, name in enumerate(names):
+        model = Small()
+        torch.nn.init.constant_(model.body.bias, number)
+        CervicalCheckpointer(model, str(tmp_path)).save(name)
+        os.utime(tmp_path / f"{name}.pth", (number, number))
+    last = tmp_path / "model_0000004.pth"
+    last.write_bytes(last.read_bytes()[:900])
+    checkpointer = CervicalCheckpointer(Small(), str(tmp_path))
+    checkpointer.resume_or_load("")
+    assert checkpointer.resumed
+    assert checkpointer.model.body.bias.tolist() == [2] * 4
 
 
 @pytest.mark.parametrize("depth", [18, 50])

@@ -10,7 +10,8 @@ from classifier_scenes import COUNTS, config, forget_parts
 from conftest import listing
 from detectron2.data import DatasetCatalog
 
-from cervical_d2.curation.folds import divide
+from cervical_d2.curation.folds import _given, divide
+from cervical_d2.curation.pooling import Pool
 from cervical_d2.data.cell_build import build_cell_train_loader
 from cervical_d2.data.cell_records import labeled_records, labels_of
 from cervical_d2.datasets.registry import resolve
@@ -110,6 +111,15 @@ def test_folds_that_the_data_state_are_kept(cells):
     parts = parts_of(cells, "DATASETS.TRAIN", name, "DATASETS.FOLDS", 3)
     for number, part in enumerate(parts):
         assert {int(Path(file).stem) % 3 for file in files(part.test)} == {number}
+
+
+def test_folds_are_in_the_order_of_their_numbers():
+    numbers = [10, 2, 0, 9, 1, 3, 8, 4, 7, 5, 6]
+    records = [{"fold": str(number)} for number in numbers]
+    pooled = Pool(records, [], Path(), [], np.arange(11), np.ones((11, 2)), None)
+    division = _given(pooled, 11, "")
+    assert list(division.ratios) == [f"fold{number}" for number in range(11)]
+    assert division.chosen.tolist() == numbers  # and not fold 2 for the 10
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from classifier_scenes import forget_parts, train_classifier, write_cells
+from classifier_scenes import config, forget_parts, train_classifier, write_cells
 from conftest import command, tool
 
 from cervical_d2.engine import cross_validation
@@ -146,6 +146,15 @@ def test_the_page_of_leaked_copies_begins_with_what_they_are(trained):
     text = write_cell_report(runs, folder / "leak", samples=10).read_text()
     assert LEAK in text
     assert text.index('id="summary"') < text.index(LEAK) < text.index('id="figures"')
+
+
+def test_folds_are_shown_in_the_order_of_their_numbers(tmp_path: Path):
+    text = config(write_cells(tmp_path), "DATASETS.TEST", "('cells_all',)").dump()
+    for number in (10, 2, 1):
+        (tmp_path / f"run/fold{number}").mkdir(parents=True)
+        (tmp_path / f"run/fold{number}/config.yaml").write_text(text)
+    runs = cell_runs(RunFolder(tmp_path / "run"))
+    assert [run.folder.path.name for run in runs] == ["fold1", "fold2", "fold10"]
 
 
 def test_a_baseline_is_of_detectors(trained, capsys):

@@ -106,6 +106,16 @@ def test_a_step_of_training_is_that_of_the_reference():
         torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-8)
 
 
+def test_projections_start_as_the_other_convolutions():
+    """He et al. 2015, by what goes out: a deviation of sqrt(2 / (k k C_out / groups))."""
+    torch.manual_seed(0)
+    model = built()
+    for name in ("res5", "res6"):  # the second one's is of a block B, which Detectron2 does not know
+        for conv, fan_out in ((model.get_submodule(f"{name}.0.shortcut"), 1024), (getattr(model, name)[0].conv2, 2304)):
+            assert conv.weight.std().item() == pytest.approx(math.sqrt(2 / fan_out), rel=0.02)
+            assert conv.weight.mean().item() == pytest.approx(0, abs=1e-3)
+
+
 @pytest.mark.parametrize("size", [(64, 96), (97, 130)])
 def test_strides_are_those_of_the_features(size):
     model = built().eval()

@@ -1,12 +1,16 @@
-"""What stands between values and files: strict JSON, and names that no file system confuses."""
+"""What stands between values and files: whole files or none, strict JSON, names that no file system confuses."""
 
 import json
 import math
+import resource
+from pathlib import Path
 
 import numpy as np
+import pytest
 
+from cervical_d2.errors import MachineError
 from cervical_d2.evaluation.bootstrap import Interval
-from cervical_d2.files import plain, unique_names
+from cervical_d2.files import plain, unique_names, write_bytes
 
 
 def test_what_is_no_number_becomes_null_at_any_depth():
@@ -25,3 +29,16 @@ def test_an_interval_is_told_as_people_read_it():
     assert Interval(5, 1.23, 30.06).text() == "1.2 to 30.1"
     assert Interval(5, 1.23, 30.06).text(2) == "1.23 to 30.06"
     assert Interval(5, math.nan, math.nan).text() == ""
+
+
+def test_a_write_that_breaks_off_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path):
+    path = tmp_path / "metrics.json"
+    write_bytes(path, b"old")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))  # the system stops a file there, as a full disk does
+    try:
+        with pytest.raises((OSError, MachineError)):
+            write_bytes(path, bytes(10_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == {"metrics.json": b"old"}

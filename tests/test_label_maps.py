@@ -36,6 +36,13 @@ def test_eleven_classes_become_six_and_two():
     assert placed(six.then(read_label_map("abnormal")), "asc-h") == "abnormal"
 
 
+def test_classes_that_files_list_are_one_each_and_without_a_list_there_is_one():
+    table = ClassTable.of_files(["HSIL", "asc-us", "hsil", "ASC US"], "x")
+    assert table.names == ["HSIL", "asc-us"]
+    assert [placed(table, name) for name in ("Hsil", "ASC_US", "LSIL")] == ["HSIL", "asc-us", None]
+    assert ClassTable.of_files([], "x").names == ["cell"]
+
+
 def test_collections_under_one_map_share_their_classes():
     names = [resolve(name) for name in ("cric_val@bethesda", "comparison_detector_test@bethesda")]
     assert class_names(names) == ["NILM", "ASC-US", "LSIL", "ASC-H", "HSIL", "SCC"]

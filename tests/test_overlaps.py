@@ -1,6 +1,7 @@
 """The same content in two images: found whatever was done to it, and not found where it is not."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -41,6 +42,39 @@ def test_every_planted_kind_is_found_and_nothing_else(files: list[str], tmp_path
         rows = list(planted.benchmark(files, FIELDS, tmp_path / "planted"))
     assert {row.kind: (row.found, row.false) for row in rows} == dict.fromkeys(planted_kinds, (FIELDS, 0))
     assert max(row.share_error for row in rows) < 0.02
+
+
+def test_a_benchmark_counts_hits_and_false_pairs_of_what_the_search_answers(
+    files: list[str], tmp_path: Path, monkeypatch
+):
+    """Two of four fields get a copy each; the search answers as it is told here."""
+
+    def answered(images: list[Image], prints: list[str], within: bool) -> list[SimpleNamespace]:
+        assert [f"print of {image.file}" for image in images] == prints
+        if within:
+            return [pair_of(files[0], files[1])]  # a real overlap, which counts for nothing
+        assert [(Path(image.file).name, image.split) for image in images] == [
+            ("field1.png", "left"), ("field2.png", "left"), ("0_a.png", "left"), ("3_a.png", "left"),
+            ("0_b.png", "right"), ("3_b.png", "right"),
+        ]  # fmt: skip
+        zero, three = (str(tmp_path / f"{number}_b.png") for number in (0, 3))
+        return [
+            pair_of(zero.replace("b.png", "a.png"), zero, share=0.75),  # its own copy: 0.25 too much
+            pair_of(three.replace("b.png", "a.png"), three, share=0.4),  # 0.1 too little
+            pair_of(files[1], zero, share=0.95),  # known
+            pair_of(files[2], zero),  # false
+            pair_of(files[2], three),  # false
+        ]
+
+    def pair_of(one: str, other: str, share: float = 0.5) -> SimpleNamespace:
+        return SimpleNamespace(first=Image(one, ""), second=Image(other, ""), share=share)
+
+    monkeypatch.setattr(planted, "fingerprint", lambda file: f"print of {file}")
+    monkeypatch.setattr(planted, "match_fingerprints", answered)
+    monkeypatch.setattr(planted, "KINDS", {"copies": (lambda field, number: (field, field), 0.5)})
+    (row,) = planted.benchmark(files, 2, tmp_path)
+    assert row[:4] == ("copies", 2, 2, 2)
+    assert row.share_error == pytest.approx(0.25)
 
 
 def test_tiles_share_what_is_said():
@@ -112,6 +146,30 @@ def test_patches_that_are_alike_but_agree_on_no_pose_are_no_candidates(files: li
     # Every patch still meets its equal; but scattered over some 6 x 6 bins of shift, a bin gets few of the meetings.
     assert same.votes > 300
     assert all(item.votes < same.votes / 10 for item in find_candidates([first, scattered], np.arange(2)))
+
+
+@pytest.mark.parametrize("spare", [0, 1])
+def test_a_bucket_that_overflows_is_left_out(spare: int, monkeypatch):
+    # Three keypoints of equal descriptors in the index, and one that differs in its first bit; all four ask.
+    monkeypatch.setattr(candidates, "MAX_BUCKET", 2 + spare)
+    descriptors = np.zeros((4, 32), np.uint8)
+    descriptors[3, 0] = 1
+    stack = candidates._Stack(np.arange(4), np.zeros((4, 2)), np.zeros(4), np.zeros(4), descriptors)
+    asking, met = candidates._encounters(stack, candidates._table(descriptors, np.arange(8)))
+    alone = [(3, 3)]
+    together = [(one, other) for one in range(3) for other in range(3)]
+    assert sorted(zip(asking.tolist(), met.tolist(), strict=True)) == (together + alone if spare else alone)
+
+
+def test_a_pair_is_taken_while_either_image_has_room(monkeypatch):
+    monkeypatch.setattr(candidates, "PARTNERS", 1)
+    votes = np.array([(0, 1, 0, 9), (0, 1, 1, 8), (0, 2, 1, 7), (1, 2, 0, 6), (2, 3, 0, 5)])
+    # 0 has its partner by the first pair, 2 has none before the third; of 1 and 2 both have one then, of 2 and 3 one.
+    assert [tuple(item) for item in candidates._partners(votes)] == [
+        (0, 1, False, 9),
+        (0, 2, True, 7),
+        (2, 3, False, 5),
+    ]
 
 
 def test_candidates_are_limited_for_each_image(files: list[str], monkeypatch):

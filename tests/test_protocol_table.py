@@ -30,6 +30,15 @@ def test_the_cap_is_for_an_image_or_for_each_of_its_classes(each, left):
     assert [round(score, 1) for score in kept(found, protocol).score] == [[0.9, 0.6, 0.8, 0.7][n] for n in left]
 
 
+@pytest.mark.parametrize(("name", "left"), [("coco", 200), ("voc", 100), ("comparison_detector", 200)])
+def test_the_published_protocols_count_so_many_of_an_image(name, left):
+    """COCO 100 of each class, mmdetection's `max_per_img` 100 together, Liang et al. 200 together."""
+    corner = np.stack([20.0 * np.arange(300), np.zeros(300)], axis=1)
+    found = found_of(np.hstack([corner, corner + 9]), np.linspace(1, 0.8, 300), labels=np.arange(300) % 2)
+    (protocol,) = (protocol for protocol in PROTOCOLS if protocol.name == name)
+    assert kept(found, protocol).score.tolist() == found.score[:left].tolist()
+
+
 def test_scores_below_the_threshold_do_not_count_and_equal_ones_do():
     found = found_of([[0, 0, 9, 9], [50, 0, 59, 9], [99, 0, 108, 9]], [0.7, 0.69, 0.71])
     assert kept(found, COMPARISON).score.tolist() == [0.7, 0.71]
@@ -57,7 +66,8 @@ def test_the_papers_figures_stand_beside_their_protocol_where_the_classes_are_th
     assert ours[0] == "ComparisonDetector"
     assert (ours[-2:], liang[-2:]) == ([0.0, 50.5], [48.8, 64.0])
     assert liang[1:-2] == ours[1:-2]  # the settings that its figure is of: score 0.7, NMS 0.3, 200 an image
-    assert ours[4:7] == ["0.7", "0.3", "200 / image"]
+    assert ours[3:7] == ["whole px", "0.7", "0.3", "200 / image"]
+    assert [row[3] for row in rows[:5]] == ["x2 - x1", "x2 - x1", "x2 - x1 + 1", "x2 - x1", "x2 - x1 + 1"]
     assert [row[-2:] for row in rows[6:8]] == [[61.6, 87.7], [51.9, 83.3]]
     assert rows[6][1:-2] == rows[0][1:-2]
 

@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,9 @@ from small_model import RETINANET, SMALL
 from torch.multiprocessing.spawn import ProcessExitedException
 
 from cervical_d2.checkpoint.safe_load import load_file
+from cervical_d2.engine.processes import launch as launching
 from cervical_d2.engine.processes.endings import Report, error_of_ranks, report_of
-from cervical_d2.engine.processes.launch import Place, first_host, place_from, restarted
+from cervical_d2.engine.processes.launch import Place, first_host, launch, place_from, restarted
 from cervical_d2.errors import MachineError, UserError
 
 # Four images in a batch; without BatchNorm, whose statistics are those of a process's own images, and all of one size,
@@ -36,6 +38,29 @@ def ended(folder: Path) -> dict[str, torch.Tensor]:
 
 def largest_difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
     return max((one[name].double() - other[name].double()).abs().max().item() for name in one)
+
+
+@pytest.mark.parametrize(("ranks", "machines"), [(1, 1), (2, 1), (1, 2), (2, 2)])
+def test_ranks_are_started_where_there_is_more_than_one_on_all_machines_together(ranks, machines, monkeypatch):
+    started = []
+    monkeypatch.setattr(launching, "_spawn", lambda main, args, device: started.append(args.num_gpus))
+    args = Namespace(num_gpus=ranks, num_machines=machines, machine_rank=machines - 1, dist_url="tcp://host:1234")
+    launch(lambda args: started.append("alone"), args, "cpu")
+    assert started == (["alone"] if ranks * machines == 1 else [ranks])
+
+
+@pytest.mark.parametrize(
+    ("rank", "url", "message"),
+    [
+        (1, "auto", "--num-machines 2 needs --dist-url tcp://HOST:PORT"),
+        (2, "tcp://host:1234", "--machine-rank 2: machines count from 0 to 1"),
+    ],
+)
+def test_machines_that_cannot_meet_are_refused(rank, url, message, monkeypatch):
+    monkeypatch.setattr(launching, "_spawn", lambda *_: None)
+    args = Namespace(num_gpus=1, num_machines=2, machine_rank=rank, dist_url=url)
+    with pytest.raises(UserError, match=message):
+        launch(print, args, "cpu")
 
 
 @pytest.mark.parametrize("detector", [(), RETINANET], ids=["rcnn", "retinanet"])

@@ -6,10 +6,13 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from cervical_d2.data.corruptions import CORRUPTIONS, STRENGTHS, corrupted
 from cervical_d2.data.mapper import read_image
 from cervical_d2.datasets.registry import resolve
+from cervical_d2.errors import UserError
+from cervical_d2.evaluation import robustness
 from cervical_d2.evaluation.ground_truth import Split, open_split
 from cervical_d2.evaluation.robustness import PLAN, UNDISTURBED, disturbed_images, evaluate
 from cervical_d2.inference.detector import Detection
@@ -32,6 +35,19 @@ class Recorder:
     def __call__(self, image: np.ndarray) -> list[Detection]:
         self.images.append(image)
         return [Detection("hsil", 1, 0.9, (0, 0, 9, 9))]
+
+
+def test_a_detector_is_opened_on_the_device_that_is_named(tmp_path: Path, monkeypatch):
+    weights = tmp_path / "model.pth"
+    monkeypatch.setattr(robustness, "Detector", lambda *given, **named: (given, named))
+    for about in ({"config": "", "classes": ["a"]}, {"config": "MODEL: {}", "classes": []}):
+        torch.save({"model": {"a": torch.ones(1)}, "cervical_d2": about}, weights)
+        with pytest.raises(UserError, match=r"model\.pth: carries no config and classes; name a checkpoint"):
+            robustness.open_detector(weights, "cpu")
+    about = {"config": "MODEL: {}", "classes": ["a"]}
+    torch.save({"model": {"a": torch.ones(1)}, "cervical_d2": about}, weights)
+    for device in ("cuda:1", None):
+        assert robustness.open_detector(weights, device) == ((weights,), {"device": device})
 
 
 def split_of(folder: Path, chosen=slice(None)) -> Split:
@@ -104,6 +120,9 @@ def test_figure_has_a_panel_each_with_the_undisturbed_value_dashed():
     ]  # fmt: skip
     assert [line.get_linestyle() for line in lines] == ["-", "--", "-", "--"]
     assert [label.get_text() for label in axes[1].get_xticklabels()] == ["none", "4", "8", "14", "22", "32"]
+    # All panels have one scale, from 0 to a little above the best.
+    assert {ax.get_ylim() for ax in axes} == {(0, 1.05 * 80)}
+    assert {ax.get_ylim() for ax in robustness_figure(metrics_of(0)).axes} == {(0, 1)}
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -192,3 +194,27 @@ def test_a_run_is_finished_when_it_is_trained_and_evaluated_on_the_split(tmp_pat
     assert not run.is_finished("tiny_test")
     with pytest.raises(UserError, match=r"evaluation/tiny_test/predictions\.json: no such file; evaluate first"):
         run.evaluated("tiny_test")
+
+
+LOCK = """\
+import fcntl, sys
+file = open(sys.argv[1], "a+")
+fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+print("locked", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_one_process_at_a_time_writes_into_a_folder(tiny: Path):
+    """A lock does not hold against its own process, so that another one, without torch, tries it."""
+    (tiny / "run").mkdir()
+    words = [sys.executable, "-S", "-c", LOCK, str(tiny / "run/.lock")]
+    (tiny / "run/.lock").write_text("process 7 on elsewhere")
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "locked\n"
+        with pytest.raises(UserError, match=r"run: process 7 on elsewhere is writing there; wait for it, or choose"):
+            opened(tiny)
+        assert [path.name for path in (tiny / "run").iterdir()] == [".lock"]
+    opened(tiny)
+    second = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    assert second.stderr.splitlines()[-1].startswith("BlockingIOError")

@@ -9,7 +9,7 @@ import pytest
 from conftest import command, listing, tool
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from cervical_d2.curation.pooling import pool
+from cervical_d2.curation.pooling import _counts, pool
 from cervical_d2.curation.split_files import divide_pool, fold_ratios, parse_ratios, table, write_splits
 from cervical_d2.datasets.registry import resolve
 from cervical_d2.errors import UserError
@@ -54,6 +54,15 @@ def slides(tmp_path: Path) -> Path:
         "  a: {images: images, annotations: a.json}\n  b: {images: images, annotations: b.json}\n"
     )
     return tmp_path
+
+
+def test_counts_are_of_images_and_of_boxes_that_stand_for_one_cell():
+    labels = [[(0, 0), (1, 1), (-1, 0)], [(1, 0)], [(1, 0), (1, 0), (0, 1)]]  # a class, -1 to ignore, and of a crowd
+    records = [
+        {"annotations": [{"category_id": label, "iscrowd": crowd} for label, crowd in image]} for image in labels
+    ]
+    counts = _counts(records, np.array([1, 0, 1]), 2)
+    assert counts.tolist() == [[1, 0, 1], [2, 1, 2]]
 
 
 def main(slides: Path, *words: str) -> int:

@@ -14,6 +14,7 @@ from pycocotools import mask as coco_mask
 
 from cervical_d2.demo import scenes as drawing
 from cervical_d2.demo.scenes import CLASSES, Cell, Scene, draw_scene, write_dataset
+from cervical_d2.demo.stain import strokes
 from cervical_d2.errors import UserError
 
 few = settings(max_examples=8, deadline=None, derandomize=True)
@@ -120,9 +121,9 @@ def test_each_tenth_scene_is_empty_and_every_class_occurs(scenes: list[Scene]) -
 
 
 def test_written_files_are_the_scenes(tmp_path, capsys) -> None:
-    root = tmp_path / "demo"
+    root = tmp_path / "new" / "data" / "demo"  # which makes the folders above it
     write_dataset(root, seed=3, scenes={"train": 2, "val": 1}, size=128)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["demo"]
+    assert sorted(path.name for path in root.parent.iterdir()) == ["demo"]
     for split, count in (("train", 2), ("val", 1)):
         coco = json.loads((root / f"{split}.json").read_text())
         assert coco["categories"] == [{"id": i + 1, "name": name} for i, name in enumerate(CLASSES)]
@@ -171,3 +172,15 @@ def test_an_existing_data_set_is_not_overwritten(tmp_path) -> None:
     with pytest.raises(UserError, match="remove it"):
         write_dataset(tmp_path, scenes={"train": 1}, size=96)
     assert [path.name for path in tmp_path.iterdir()] == ["kept.txt"]
+
+
+@pytest.mark.parametrize(("width", "across"), [(1.0, 1), (2.0, 3), (3.2, 5)])
+def test_strokes_lie_along_their_lines(width: float, across: int) -> None:
+    """`across` is what OpenCV makes of the width, which softening leaves in place."""
+    drawn = strokes([np.array([(10.0, 8.0), (50.0, 8.0), (50.0, 35.0)])], (40, 64), width)
+    assert 0 <= drawn.min() < drawn.max() <= 1
+    dark, half = drawn > 0.5, across // 2
+    assert np.flatnonzero(dark[:, 30]).tolist() == list(range(8 - half, 8 + half + 1))
+    assert np.flatnonzero(dark[20]).tolist() == list(range(50 - half, 50 + half + 1))  # and no way back to the start
+    assert np.flatnonzero(dark[8])[[0, -1]] == pytest.approx([10, 50], abs=half)
+    assert np.flatnonzero(dark[:, 50])[[0, -1]] == pytest.approx([8, 35], abs=half)
