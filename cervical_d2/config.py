@@ -1,6 +1,6 @@
 """Reading config files.
 
-Detectron2's keys keep their meaning (`detectron2.config.defaults`). Ours (`config_keys`) are added to the same sections.
+Detectron2's keys keep their meaning (`detectron2.config.defaults`); ours (`config_keys`) are added to their sections.
 """
 
 import difflib

@@ -97,7 +97,7 @@ KEYS = [
     Key(
         "MODEL.RESNETS.ZERO_INIT_RESIDUAL",
         False,
-        "initialize the last norm of each residual block with 0, so that the block starts as the identity",
+        "initialize the last norm of each residual block with 0, so that only its shortcut is active at first",
     ),
     Key("MODEL.RETINANET.BBOX_REG_LOSS_WEIGHT", 1.0, "weight of the box loss; the same as in MODEL.RPN"),
     Key(
@@ -106,9 +106,7 @@ KEYS = [
         "average: divide losses by the moving average of positive anchors; batch: by the batch's, as mmdetection does",
         ("average", "batch"),
     ),
-    Key(
-        "MODEL.RETINANET.P7_RELU", True, "P7 is computed from relu(P6), as in Detectron2; False: from P6 (mmdetection)"
-    ),
+    Key("MODEL.RETINANET.P7_RELU", True, "compute P7 from relu(P6), as in Detectron2; False: from P6 (mmdetection)"),
     Key(
         "MODEL.RPN.LOSS_NORMALIZER",
         "slots",

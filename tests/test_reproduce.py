@@ -144,11 +144,11 @@ def test_what_is_done_is_not_done_again_and_a_failure_stops(tmp_path: Path):
     with pytest.raises(UserError, match=r"table08_R_50_iou/seed0: the training ended with status 3"):
         run_jobs(todo, done, train, told.append)
     assert trained == ["L1", "IoU"]
-    assert told[1] == "2/4 SmoothL1, seed 0: done before"
+    assert told[1] == "2/4 SmoothL1, seed 0: already done"
     run_jobs(todo, done, lambda job: finish(job, []), told.append)
     assert [line.split(": ")[1] for line in told[4:]][:3] == [
-        "done before",
-        "done before",
+        "already done",
+        "already done",
         f"training into {todo[2].folder}",
     ]
 
@@ -191,7 +191,7 @@ def test_the_tool_trains_reports_and_goes_on(tiny: Path, monkeypatch, capfd):
     assert sheet.shape[1] == 1400
     capfd.readouterr()
     assert tool("reproduce", *words) == 0
-    assert capfd.readouterr().out.count("done before") == 2
+    assert capfd.readouterr().out.count("already done") == 2
 
 
 def test_bad_numbers_are_refused():

@@ -141,7 +141,7 @@ def run_jobs(
     for number, job in enumerate(todo, start=1):
         what = f"{number}/{len(todo)} {job.experiment.row.label}, seed {job.seed}"
         if done(job):
-            tell(f"{what}: done before")
+            tell(f"{what}: already done")
             continue
         tell(f"{what}: training into {job.folder}")
         if status := train(job):
