@@ -98,7 +98,7 @@ def test_channels_last_and_bfloat16_give_the_same_numbers():
 
 REFUSED = {
     "lengths": (("GROUPS", (32, 1)), r"MODEL.DC_RESNET.GROUPS \(32, 1\) has 2 stages, BLOCKS has 5; give every key"),
-    "no stage": (("BLOCKS", ()), r"MODEL.DC_RESNET.BLOCKS \(\) is of 0 stages"),
+    "no stage": (("BLOCKS", ()), r"MODEL.DC_RESNET.BLOCKS \(\) has 0 stages"),
     "groups": (("GROUPS", (3, 1, 1, 1, 1)), "MID_CHANNELS of res2 is 128, which its GROUPS 3 do not divide; take a mu"),
     "dilated": (("STRIDES", (1, 2, 2, 1, 2)), "DILATIONS of res6 is 2 and its STRIDES 2; .*set one of them to 1"),
     "numbers": (("BLOCKS", (3, 4, 0, 3, 3)), r"BLOCKS \(3, 4, 0, 3, 3\) has 0; give whole numbers from 1 on"),

@@ -28,7 +28,7 @@ class FlooredMatcher(Matcher):
         self.floor = floor
 
     def set_low_quality_matches_(self, match_labels: Tensor, match_quality_matrix: Tensor) -> None:
-        """Set `match_labels` (R,) in place, using only those of the M truths whose best quality (M, R) is high enough."""
+        """Set `match_labels` (R,) in place, for those of the M truths whose best quality (M, R) reaches `floor`."""
         reached = match_quality_matrix.max(dim=1).values >= self.floor
         super().set_low_quality_matches_(match_labels, match_quality_matrix[reached])
 
@@ -54,7 +54,7 @@ def box_transform(cfg: CfgNode, weights: Sequence[float]) -> Box2BoxTransform:
 
 
 def in_own_padding(anchors: Boxes, image_size: tuple[int, int]) -> Tensor:
-    """(R,) bool: which anchors have their center inside `image_size` (height, width) padded to a multiple of `PAD_TO`."""
+    """(R,) bool: which anchor centers are inside `image_size` (height, width) padded to a multiple of `PAD_TO`."""
     height, width = (math.ceil(side / PAD_TO) * PAD_TO - ROUNDING for side in image_size)
     x, y = anchors.get_centers().unbind(dim=1)
     return (x < width) & (y < height)

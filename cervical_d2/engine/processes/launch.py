@@ -207,6 +207,5 @@ class Ranked(NamedTuple):
             report = Report(type(error).__name__, error.status, line)
             write_text(report_of(Path(self.folder), comm.get_rank()), json.dumps(report))
             status = error.status
-        end_process(
-            status
-        )  # outside of `except`: the exception references the data loader, whose workers must stop first
+        # Outside of `except`: there the exception still references the data loader, whose workers must stop first.
+        end_process(status)
