@@ -25,7 +25,7 @@ def records(tmp_path: Path) -> list[dict]:
 
 def test_little_contrast_before_frozen_norms_is_told_with_the_cure(records):
     (line,) = contrast_lines(load_config("quick/bccd.yaml", FROZEN), records)
-    assert line.startswith("contrast: pixels of 16 images have a std of 5.0, 5.0, 5.0, far less than MODEL.PIXEL_STD")
+    assert line.startswith("contrast: pixels of 16 images have a std of 5.0, 5.0, 5.0, far below MODEL.PIXEL_STD")
     assert "cervical-d2 mean-std" in line
 
 

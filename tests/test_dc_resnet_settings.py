@@ -104,7 +104,7 @@ REFUSED = {
     "numbers": (("BLOCKS", (3, 4, 0, 3, 3)), r"BLOCKS \(3, 4, 0, 3, 3\) has 0; give whole numbers from 1 on"),
     "fractions": (("STRIDES", (1, 2, 1.5, 1, 1)), r"has 1.5; give whole numbers"),
     "norm of groups": (("OUT_CHANNELS", (250,) * 5), "OUT_CHANNELS of res2 is 250; MODEL.RESNETS.NORM GN needs a mult"),
-    "norm of the stem": (("MODEL.RESNETS.STEM_OUT_CHANNELS", 48), "STEM_OUT_CHANNELS is 48; MODEL.RESNETS.NORM GN wan"),
+    "norm of the stem": (("MODEL.RESNETS.STEM_OUT_CHANNELS", 48), "STEM_OUT_CHANNELS is 48; MODEL.RESNETS.NORM GN nee"),
 }
 
 
