@@ -51,7 +51,7 @@ REFUSED = {
         ["LegacyAnchorGenerator", "1.x"],
     ),
     "anchors of another order": (
-        lambda f, r: spoiled(r, config=f"{r['meta']['config']}\nmodel = {SIZE_MAJOR}\n"), ["scale_major", "not supported"]
+        lambda f, r: spoiled(r, config=f"{r['meta']['config']}\nmodel = {SIZE_MAJOR}\n"), ["scale_major", "not supp"]
     ),
     "other anchors": (lambda f, r: plus(f, "rpn_head.rpn_reg.weight", (20, 16, 1, 1)), ["5 anchors per", "3 were"]),
     "Mask R-CNN": (
