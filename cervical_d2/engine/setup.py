@@ -72,8 +72,8 @@ def prepare(cfg: CfgNode, *, train: bool = True, resume: bool = False) -> list[s
         task.test_records(name)
     if train:
         _check_sizes(cfg)
-        epoch, told = task.prepare_training(cfg)
-        lines += [*told, *resolve_schedule(cfg, epoch)]
+        epoch, task_lines = task.prepare_training(cfg)
+        lines += [*task_lines, *resolve_schedule(cfg, epoch)]
     return lines
 
 

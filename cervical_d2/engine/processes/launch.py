@@ -155,8 +155,8 @@ def _spawn(main: Main, args: Namespace, device: str) -> None:
                 mp.start_processes(_on_cpu, (ranked, args, url), nprocs=args.num_gpus, start_method=START_METHOD)
         except (ProcessRaisedException, ProcessExitedException) as failure:
             first = args.machine_rank * args.num_gpus
-            if told := error_of_ranks(failure, Path(folder), range(first, first + args.num_gpus), passed):
-                raise told from failure
+            if error := error_of_ranks(failure, Path(folder), range(first, first + args.num_gpus), passed):
+                raise error from failure
             raise
 
 
