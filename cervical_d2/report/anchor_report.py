@@ -14,18 +14,18 @@ from cervical_d2.report.anchor_plot import anchor_figure, sweep_figure
 from cervical_d2.report.axes import png
 from cervical_d2.report.summary import FITS, SplitStatistics
 
-LOST = 0.02  # share of a class's boxes lost to a coarse grid that is reported
+LOST = 0.02  # of a class's boxes, to a grid that is too coarse for them, is told
 
 
-def as_yaml(study: Study) -> str:
-    """YAML to paste into a config, with the settings of the clustering as a comment."""
-    generator, how = study.cfg.MODEL.ANCHOR_GENERATOR, study.how
-    boxes, at = len(study.boxes.box) // len(training_sizes(study.cfg)), sizes_in_words(study.cfg)
-    levels = zip(anchor_levels(study.cfg), generator.CLUSTERS, strict=True)
+def as_yaml(found: Study) -> str:
+    """What to paste into a config, with how it was found as a comment."""
+    generator, how = found.cfg.MODEL.ANCHOR_GENERATOR, found.how
+    boxes, at = len(found.boxes.box) // len(training_sizes(found.cfg)), sizes_in_words(found.cfg)
+    levels = zip(anchor_levels(found.cfg), generator.CLUSTERS, strict=True)
     rows = [f"      - {pairs}  # {name}" for name, pairs in levels]
     return "\n".join(
         [
-            f"# {boxes} boxes of {study.boxes.name} at {at}, without {study.tiny} too small ones",
+            f"# {boxes} boxes of {found.boxes.name} at {at}, without {found.tiny} too small ones",
             f"# update {how.update}, seed {how.seed}, the best of {how.restarts} starts",
             f"MODEL:\n  ANCHOR_GENERATOR:\n    NAME: {generator.NAME}\n    CLUSTERS:",
             *rows,
@@ -33,37 +33,37 @@ def as_yaml(study: Study) -> str:
     )
 
 
-def as_text(study: Study) -> str:
-    """The YAML, tables of the fit by class, by level and on the grid, and a last line with the mean IoU."""
-    own, ours = (figures(study.fits[label].iou) for label in (OWN, CLUSTERED))
+def as_text(found: Study) -> str:
+    """The YAML, tables of the fit by class, by level and on the grid, and a last line of `mean IoU`."""
+    own, ours = (figures(found.fits[label].iou) for label in (OWN, CLUSTERED))
     last = f"mean IoU {ours[0]}, recall {ours[1]} at {FITS[0]}, {ours[2]} at {FITS[1]}"
-    before = f"the {OWN} {len(study.fits[OWN].anchors.size)} anchors: {', '.join(own)}"
-    strides = ", ".join(map(str, level_strides(study.cfg)))
-    shapes = class_table(study.boxes, {kind: fit.iou for kind, fit in study.fits.items()})
-    stands = f"where the anchors stand, {strides} px apart on their levels:\n{class_table(study.boxes, study.grid)}"
-    parts = [as_yaml(study), shapes, level_table(study), "\n".join([stands, *lost_to_the_grid(study)])]
-    if study.sweep:
-        rows = [[number, f"{iou:.4f}"] for number, iou in study.sweep.items()]
+    before = f"the {OWN} {len(found.fits[OWN].anchors.size)} anchors: {', '.join(own)}"
+    strides = ", ".join(map(str, level_strides(found.cfg)))
+    shapes = class_table(found.boxes, {kind: fit.iou for kind, fit in found.fits.items()})
+    stands = f"where the anchors stand, {strides} px apart on their levels:\n{class_table(found.boxes, found.grid)}"
+    parts = [as_yaml(found), shapes, level_table(found), "\n".join([stands, *lost_to_the_grid(found)])]
+    if found.sweep:
+        rows = [[number, f"{iou:.4f}"] for number, iou in found.sweep.items()]
         parts.append(aligned(["anchors", "mean IoU"], rows))
     return "\n\n".join([*parts, f"{last} ({before})"])
 
 
 def figures(iou: Floats) -> list[str]:
-    """Mean IoU and recall at each of `FITS` for boxes whose best anchor has `iou` (M,); "-" without boxes."""
+    """Mean IoU and recall at each of `FITS`, of boxes whose best anchor has `iou` (M,); "-" where there are none."""
     values = [mean(iou), *(share(iou, threshold) for threshold in FITS)]
     return ["-" if np.isnan(value) else f"{value:.4f}" for value in values]
 
 
-def lost_to_the_grid(study: Study) -> list[str]:
-    """A line for each class with lower recall than before that is caused by the grid, not by the shapes."""
+def lost_to_the_grid(found: Study) -> list[str]:
+    """A line for each class that finds fewer anchors than before, not by their shape but by where they stand."""
     lines = []
-    for number, name in enumerate(study.boxes.classes):
-        chosen = study.boxes.label == number
-        before, now = (share(study.grid[kind][chosen], FITS[0]) for kind in (OWN, CLUSTERED))
-        if min(before, share(study.fits[CLUSTERED].iou[chosen], FITS[0])) - now > LOST:
+    for number, name in enumerate(found.boxes.classes):
+        chosen = found.boxes.label == number
+        before, now = (share(found.grid[kind][chosen], FITS[0]) for kind in (OWN, CLUSTERED))
+        if min(before, share(found.fits[CLUSTERED].iou[chosen], FITS[0])) - now > LOST:
             lines.append(
                 f"{name}: {now:.4f} find an anchor with IoU {FITS[0]}, {before:.4f} with the {OWN}; leave out the "
-                f"coarsest level, {anchor_levels(study.cfg)[-1]}, or take a network whose strides stay"
+                f"coarsest level, {anchor_levels(found.cfg)[-1]}, or take a network whose strides stay"
             )
     return lines
 
@@ -72,7 +72,7 @@ COLUMNS = ["mean IoU", *(f"recall {threshold}" for threshold in FITS)]
 
 
 def class_table(boxes: SplitBoxes, ious: Mapping[str, Floats]) -> str:
-    """A table with a row for all boxes and one for each class, and columns for each kind of anchors; `ious` (M,)."""
+    """All boxes, then those of each class: a row each, both kinds of anchors side by side; `ious` (M,) by kind."""
     label = boxes.label
     groups = [("all", np.full(len(label), True))]
     groups += [(name, label == number) for number, name in enumerate(boxes.classes)]
@@ -84,11 +84,11 @@ def class_table(boxes: SplitBoxes, ious: Mapping[str, Floats]) -> str:
     return aligned(header, rows)
 
 
-def level_table(study: Study) -> str:
-    """A table of the anchors of each level and the boxes whose best anchor is on it."""
+def level_table(found: Study) -> str:
+    """The anchors of each level, and the boxes that have their best anchor among them."""
     rows = []
-    for number, name in enumerate(anchor_levels(study.cfg)):
-        for kind, fit in study.fits.items():
+    for number, name in enumerate(anchor_levels(found.cfg)):
+        for kind, fit in found.fits.items():
             chosen = fit.anchors.level[fit.anchor] == number
             sizes = fit.anchors.size[fit.anchors.level == number]
             shapes = ", ".join(f"{width:.0f} x {height:.0f}" for width, height in sizes)
@@ -96,18 +96,18 @@ def level_table(study: Study) -> str:
     return aligned(["level", "anchors", "width x height", "% of boxes", *COLUMNS], rows)
 
 
-def write_study(study: Study, output: Path) -> list[Path]:
-    """Write anchors.yaml, anchors.png (boxes and anchors) and, after a sweep, sweep.png into the folder `output`."""
-    files = {"anchors.yaml": as_yaml(study) + "\n"}
+def write_study(found: Study, output: Path) -> list[Path]:
+    """anchors.yaml, anchors.png (boxes and anchors) and, of a sweep, sweep.png into the folder `output`."""
+    files = {"anchors.yaml": as_yaml(found) + "\n"}
     subjects = [
         SplitStatistics(
-            study.boxes._replace(name=f"{study.boxes.name}, {len(fit.anchors.size)} anchors ({kind})"), {}, fit
+            found.boxes._replace(name=f"{found.boxes.name}, {len(fit.anchors.size)} anchors ({kind})"), {}, fit
         )
-        for kind, fit in study.fits.items()
+        for kind, fit in found.fits.items()
     ]
-    pictures = {"anchors.png": anchor_figure(subjects, sizes_in_words(study.cfg))}
-    if study.sweep:
-        pictures["sweep.png"] = sweep_figure(study.sweep, len(anchor_levels(study.cfg)), study.fits[OWN])
+    pictures = {"anchors.png": anchor_figure(subjects, sizes_in_words(found.cfg))}
+    if found.sweep:
+        pictures["sweep.png"] = sweep_figure(found.sweep, len(anchor_levels(found.cfg)), found.fits[OWN])
     for name, text in files.items():
         write_text(output / name, text)
     for name, figure in pictures.items():
