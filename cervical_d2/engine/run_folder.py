@@ -40,7 +40,7 @@ class RunFolder:
     def config_text(self) -> str:
         """The text of config.yaml. Raises `UserError` if it is missing or not text."""
         if not self.exists:
-            raise UserError(f"{self.path}: no config.yaml here; name the OUTPUT_DIR of train_net.py")
+            raise UserError(f"{self.path}: no config.yaml here; name the OUTPUT_DIR of a training")
         try:
             return self.config.read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
@@ -98,7 +98,7 @@ class RunFolder:
         """The file of `predictions`. Raises `UserError` if it is missing; `otherwise`: text with another fix."""
         path = self.predictions(split)
         if not path.is_file():
-            cure = f"evaluate first (train_net.py --eval-only with OUTPUT_DIR {self.path}){otherwise}"
+            cure = f"evaluate first (`cervical-d2 evaluate` with OUTPUT_DIR {self.path}){otherwise}"
             raise UserError(f"{path}: no such file; {cure}")
         return path
 
