@@ -99,7 +99,7 @@ KEYS = [
         False,
         "initialize the last norm of each residual block with 0, so that only its shortcut is active at first",
     ),
-    Key("MODEL.RETINANET.BBOX_REG_LOSS_WEIGHT", 1.0, "weight of the box loss; the same as in MODEL.RPN"),
+    Key("MODEL.RETINANET.BBOX_REG_LOSS_WEIGHT", 1.0, "weight of the box loss, as MODEL.RPN and ROI_BOX_HEAD have one"),
     Key(
         "MODEL.RETINANET.LOSS_NORMALIZER",
         "average",

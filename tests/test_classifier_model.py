@@ -1,4 +1,4 @@
-"""The classifier: pooling, layers, loss, freezing, and the backbones of torchvision, beside torch and torchvision."""
+"""The classifier: pooling, layers, loss, freezing, and torchvision's backbones, against torch and torchvision."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""What of a DC-ResNet is a setting: norms, frozen stages, the table of stages; and what is refused."""
+"""The settings of a DC-ResNet: norms, frozen stages, the table of stages; and invalid settings."""
 
 import copy
 

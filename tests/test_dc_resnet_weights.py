@@ -1,4 +1,4 @@
-"""What a DC-ResNet takes of the weights of other backbones, and what the log says of it."""
+"""Loading weights of other backbones into a DC-ResNet, and the log of it."""
 
 import pickle
 import re

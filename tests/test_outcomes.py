@@ -1,4 +1,4 @@
-"""What is told of a table whose rows have been trained, and of one whose rows have not all been."""
+"""The results of a table whose rows have been trained, completely or in part."""
 
 import subprocess
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The tables of where to start from: each row's config says what the row says, and quick rows start where they say."""
+"""The tables of initial weights: configs match their rows, and quick rows have the right initial weights."""
 
 import pytest
 from conftest import ROOT

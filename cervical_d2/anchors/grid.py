@@ -25,7 +25,7 @@ class Anchors(NamedTuple):
 
 
 class AnchorFit(NamedTuple):
-    """The sides of each box of a split at test resolution, and its best anchor."""
+    """The sides of each box of a split, in pixels of the network's input, and its best anchor."""
 
     side: Floats  # (M, 2)
     iou: Floats  # (M,)

@@ -53,8 +53,8 @@ def _summary(summary: Summary) -> Section:
     folds = f" in {len(summary.names)} folds, each tested once: mean ± standard deviation" if several else ""
     unit = "slides" if summary.answers[0].grouped else "images"
     note = (
-        f"{images} images{folds}. {_about(summary)} Below each figure is its {LEVEL} % confidence interval, which "
-        f"covers the choice of {unit}."
+        f"{images} images{folds}. {_about(summary)} Below each figure is its {LEVEL} % confidence interval, from "
+        f"resampling {unit}."
     )
     return Section("summary", "Summary", note, [Cards(cards)])
 
