@@ -1,10 +1,10 @@
-"""Detection of cervical cells and clumps on Detectron2. Importing it registers data sets and parts of models."""
+"""Detection of cervical cells and clumps with Detectron2. Importing this registers the data sets and model parts."""
 
 import warnings
 from typing import Any
 
 with warnings.catch_warnings():
-    # Detectron2 is compiled by torch.jit.script as it is imported, and whoever runs a command cannot mend that.
+    # Importing Detectron2 calls torch.jit.script, which warns. The user cannot fix that.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.")
     import cervical_d2.data.augmentation  # its config keys
     import cervical_d2.modeling  # noqa: F401

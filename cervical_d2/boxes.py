@@ -8,7 +8,7 @@ Floats = NDArray[np.float64]
 
 
 def box_area(box: Floats, plus: float = 0) -> Floats:
-    """The area of each `box` (..., 4) in square pixels, its sides longer by `plus`; returns (...)."""
+    """(...) the area of each `box` (..., 4) in square pixels, with `plus` added to both sides."""
     return (box[..., 2] - box[..., 0] + plus) * (box[..., 3] - box[..., 1] + plus)
 
 
@@ -38,6 +38,6 @@ def pairwise_iou(box: Floats, other: Floats, crowd: Bools | bool = False, plus: 
 
 
 def shape_iou(side: Floats, other: Floats) -> Floats:
-    """IoU of boxes with one center, from their (..., 2) sides. Source: 3cDe-Net (2022), distance of its k-means."""
+    """IoU of concentric boxes, from their (..., 2) sides. Source: 3cDe-Net (2022), distance of its k-means."""
     shared = np.minimum(side[..., 0], other[..., 0]) * np.minimum(side[..., 1], other[..., 1])
     return shared / (side[..., 0] * side[..., 1] + other[..., 0] * other[..., 1] - shared)

@@ -1,7 +1,6 @@
-"""The reading of configuration files.
+"""Reading config files.
 
-The keys of Detectron2 stay what they are (`detectron2.config.defaults`); ours (`config_keys`) stand
-beside them in the same sections.
+Detectron2's keys keep their meaning (`detectron2.config.defaults`); ours (`config_keys`) are added to their sections.
 """
 
 import difflib
@@ -33,26 +32,30 @@ def add_cervical_config(cfg: CfgNode) -> None:
 
 
 def config_path(name: str) -> Path:
-    """The file `name`: a path, or one relative to the configs that come with the package (`quick/demo.yaml`)."""
+    """The path of a config file. `name` is a path, or relative to the package's configs (`quick/demo.yaml`).
+
+    Raises:
+        UserError: there is no such file.
+    """
     for path in (Path(name), *(root / name for root in CONFIG_ROOTS)):
         if path.is_file():
             return path
     own = packaged_configs()
-    wanted = Path(name).name if Path(name).is_absolute() else name.removeprefix("configs/")  # their folders are no hint
+    wanted = Path(name).name if Path(name).is_absolute() else name.removeprefix("configs/")
     meant = difflib.get_close_matches(wanted, own, n=3) or ["quick/demo.yaml"]
     places = " and ".join(str(root) for root in CONFIG_ROOTS if root.is_dir())
     raise UserError(f"{name}: no such config file; of the {len(own)} in {places}, the nearest: {', '.join(meant)}")
 
 
 def packaged_configs() -> list[str]:
-    """Names of the leaf configs that come with the package."""
-    found = {
+    """Names of the configs that come with the package, without the `Base-` files."""
+    names = {
         str(path.relative_to(root)): None
         for root in CONFIG_ROOTS
         for path in sorted(root.rglob("*.yaml"))
         if not path.name.startswith("Base-")
     }
-    return list(found)
+    return list(names)
 
 
 def load_config(config_file: str = "", options: Sequence[str] = ()) -> CfgNode:
@@ -69,19 +72,19 @@ def load_config(config_file: str = "", options: Sequence[str] = ()) -> CfgNode:
 
 
 def load_dumped_config(text: str, where: str) -> CfgNode:
-    """The config that a checkpoint or a run carries: a complete dump, so it holds the keys of its own Detectron2.
+    """The config stored in a checkpoint or a run folder: a complete dump with all keys of its Detectron2 version.
 
-    Those that the installed version does not know are left out, and the log says so.
+    Keys unknown to the installed version are dropped with a warning.
 
     Raises:
-        UserError: `text` is no such dump; the message begins with `where`.
+        UserError: `text` is not such a dump. The message begins with `where`.
     """
     cfg = get_cfg()
     add_cervical_config(cfg)
     known, dumped = set(_flatten(cfg)), _parsed_dump(text, where)
     if foreign := [name for name in _flatten(dumped) if name not in known]:
         logging.getLogger("detectron2.cervical_d2").warning(
-            "%s: of another Detectron2; left out %s, which this one has not", where, ", ".join(foreign)
+            "%s: written by another Detectron2 version; ignored %s, unknown here", where, ", ".join(foreign)
         )
     for name in foreign:
         section, leaf = _section(dumped, name)
@@ -116,7 +119,7 @@ def _merge_file(cfg: CfgNode, path: Path, known: set[str]) -> None:
 
 
 def _with_floats(loaded: CfgNode, cfg: CfgNode) -> CfgNode:
-    """`loaded` with 12 written as 12.0 where the default is a float, which yacs would refuse."""
+    """`loaded` with integers converted to floats where the default is a float: yacs refuses 12 for 12.0."""
     for name, value in loaded.items():
         default = cfg.get(name)
         if isinstance(value, CfgNode) and isinstance(default, CfgNode):
@@ -161,19 +164,19 @@ def _check_choices(cfg: CfgNode) -> None:
 
 
 def set_num_classes(cfg: CfgNode, count: int) -> None:
-    """Upstream leaves 80, and RetinaNet does not look at ROI_HEADS at all."""
+    """Set the number of classes of every head. Detectron2's default is 80, and RetinaNet has a key of its own."""
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = cfg.MODEL.RETINANET.NUM_CLASSES = cfg.MODEL.CLASSIFIER.NUM_CLASSES = count
 
 
 def differences(one: CfgNode, other: CfgNode) -> list[tuple[str, Any, Any]]:
-    """(key, value here, value there) of all keys whose values differ; None where a key is missing."""
+    """(key, value in `one`, value in `other`) for all keys whose values differ; None if a key is missing."""
     names = dict.fromkeys([*_flatten(one), *_flatten(other)])
     pairs = [(name, _value_or_none(one, name), _value_or_none(other, name)) for name in names]
     return [(name, ours, theirs) for name, ours, theirs in pairs if _as_tuples(ours) != _as_tuples(theirs)]
 
 
 def _as_tuples(value: Any) -> Any:
-    """YAML knows no tuples, so that a config comes back from a file with lists."""
+    """Convert lists to tuples: YAML has no tuples, so a config read from a file has lists instead."""
     return tuple(map(_as_tuples, value)) if isinstance(value, list | tuple) else value
 
 
@@ -206,6 +209,6 @@ def _flatten(cfg: CfgNode, prefix: str = "") -> Iterator[str]:
 
 
 def _first_line(error: BaseException) -> str:
-    # A KeyError's text is quoted; its argument is not.
+    # str() of a KeyError adds quotes.
     text = str(error.args[0] if isinstance(error, KeyError) and error.args else error).strip()
     return text.splitlines()[0] if text else type(error).__name__

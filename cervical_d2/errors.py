@@ -1,4 +1,8 @@
-"""One exception for everything that a user can put right, and the one place where it becomes a line."""
+"""Exceptions for errors that the user can fix, and the one place that prints them.
+
+Exit codes: 0 success, 2 invalid input (nothing was written), 3 machine failure, 1 bug, 141 closed pipe, 128 + the
+number of a signal.
+"""
 
 import os
 import signal
@@ -10,23 +14,23 @@ EXIT_OK, EXIT_OURS, EXIT_USER, EXIT_MACHINE, EXIT_PIPE = 0, 1, 2, 3, 141
 
 
 class UserError(Exception):
-    """A mistake of the user's. The message is one line: place, finding, cure; empty where another process tells it."""
+    """Invalid input. The message is one line: place, problem, fix. It is empty if another process prints it."""
 
     status = EXIT_USER
 
 
 class MachineError(UserError):
-    """Something around the program gave way: a disk, a data worker, another process. The same command may succeed."""
+    """A failure outside of the program: a disk, a data worker, another process. The same command may succeed later."""
 
     status = EXIT_MACHINE
 
 
 class CompanionLost(MachineError):
-    """Another process of the same run has ended, and tells why itself."""
+    """Another process of the same run has ended. It prints the reason itself."""
 
 
 class Interrupted(Exception):
-    """A signal ended the work in good order. The message says what is left behind."""
+    """A signal stopped the work cleanly. The message says what was saved."""
 
     def __init__(self, signum: int, message: str = ""):
         super().__init__(signum, message)
@@ -35,13 +39,13 @@ class Interrupted(Exception):
 
 
 def hush_torch() -> None:
-    """Detectron2 calls torch in ways that torch warns about, and whoever runs a command cannot mend that."""
+    """Silence torch's warnings about how Detectron2 calls it. The user cannot fix these."""
     for category in (FutureWarning, DeprecationWarning, UserWarning):
         warnings.filterwarnings("ignore", category=category, module=r"(torch|detectron2)\.")
 
 
 def run_main(main: Callable[[], int | None]) -> int:
-    """Run `main`; an error for the user becomes one line on stderr and its status, a signal 128 and its number."""
+    """Run `main` and return the exit code. A `UserError` is printed as one line on stderr; a signal returns 128 + n."""
     hush_torch()
     try:
         status = main() or EXIT_OK
@@ -55,7 +59,7 @@ def run_main(main: Callable[[], int | None]) -> int:
         print(f"error: {error.filename}: {error.strerror}; allow it, or choose another place", file=sys.stderr)
         return EXIT_USER
     except BrokenPipeError:
-        # Whoever reads our output has seen enough (`| head`); Python would complain once more when it flushes at exit.
+        # The reader closed the pipe (`| head`). Without this, Python would print another error when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_PIPE
     except Interrupted as stop:

@@ -1,6 +1,6 @@
-"""Everything random is a function of (seed, what it is for), never of a worker's or a process's state.
+"""Random generators that depend only on (seed, purpose, keys), never on the state of a worker or a process.
 
-That alone makes a resumed run, any number of workers and any number of ranks see the same samples.
+A run therefore sees the same samples after a resume, and with any number of workers and ranks.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ import torch
 
 
 class Stream(IntEnum):
-    """What a random stream is for; the same numbers never serve two purposes."""
+    """The purpose of a random stream. Streams with different purposes are independent."""
 
     ORDER = 0
     BATCHES = 1
@@ -34,7 +34,7 @@ def generator(seed: int, stream: Stream, *keys: int) -> np.random.Generator:
 
 @contextlib.contextmanager
 def numpy_seeded(seed: int, stream: Stream, *keys: int) -> Iterator[None]:
-    """Within: numpy's global generator, which Detectron2's augmentations draw from, starts at (seed, stream, keys)."""
+    """A context in which numpy's global generator, used by Detectron2's augmentations, is seeded."""
     before = np.random.get_state()
     np.random.seed(np.random.SeedSequence([seed, stream, *keys]).generate_state(4))
     try:
@@ -44,20 +44,20 @@ def numpy_seeded(seed: int, stream: Stream, *keys: int) -> Iterator[None]:
 
 
 def derived_seed(seed: int, stream: Stream, *keys: int) -> int:
-    """63 bits for (seed, stream, keys)."""
+    """A 63-bit seed for (seed, stream, keys)."""
     return int(np.random.SeedSequence([seed, stream, *keys]).generate_state(1, np.uint64)[0] >> 1)
 
 
 def seed_torch(seed: int, stream: Stream, *keys: int) -> None:
-    """Torch's generators of every device (dropout) start at (seed, stream, keys)."""
+    """Seed torch's generators on every device (for example for dropout)."""
     torch.manual_seed(derived_seed(seed, stream, *keys))
 
 
 @contextlib.contextmanager
 def torch_seeded(seed: int | None, stream: Stream) -> Iterator[None]:
-    """Within: torch's generators start at (seed, stream); afterwards they go on where they were.
+    """A context in which torch's generators are seeded; afterwards their previous state is restored.
 
-    Detectron2's sampling of anchors and proposals draws from them. With `seed` None they are left alone.
+    Detectron2 samples anchors and proposals with these generators. If `seed` is None, nothing changes.
     """
     if seed is None:
         yield

@@ -1,12 +1,12 @@
-"""The stages of a residual backbone as a table; `MODEL.DC_RESNET.*` is the same table by columns."""
+"""The stages of a residual backbone as a table. The keys `MODEL.DC_RESNET.*` are the columns of this table."""
 
 from typing import NamedTuple
 
 
 class Stage(NamedTuple):
-    """One residual stage: `blocks` bottlenecks, whose 3x3 has `mid` channels and which end with `out`.
+    """One residual stage of `blocks` bottlenecks with `mid` channels in the 3x3 convolution and `out` at the output.
 
-    `stride` is the first block's, `dilation` that of every 3x3.
+    `stride` applies to the first block, `dilation` to every 3x3 convolution.
     """
 
     name: str
@@ -18,7 +18,7 @@ class Stage(NamedTuple):
     dilation: int = 1
 
 
-# 3cDe-Net (Wang et al. 2022), Fig. 2: three grouped stages as ResNeXt-50 32x4d's, then two dilated ones at stride 16.
+# 3cDe-Net (Wang et al. 2022), Fig. 2: three grouped stages as in ResNeXt-50 32x4d, then two dilated ones at stride 16.
 DC_RESNET_59 = (
     Stage("res2", blocks=3, mid=128, out=256, groups=32),
     Stage("res3", blocks=4, mid=256, out=512, groups=32, stride=2),

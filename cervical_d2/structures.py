@@ -1,4 +1,4 @@
-"""What passes from the data to the model beyond Detectron2's own structures."""
+"""Data structures that the data pipeline passes to the model, in addition to Detectron2's own."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,25 +7,25 @@ import numpy as np
 import torch
 from detectron2.structures import Boxes, BoxMode, Instances, pairwise_ioa
 
-COVERED = 0.5  # share of a box inside an ignore region from which on it counts as lying in it
+COVERED = 0.5  # a box lies in an ignore region if at least this share of its area does
 
 
 class LabeledInstances(Instances):
-    """The truth of an image: `Instances` of its labeled cells, and its ignore regions, (G, 4) XYXY in pixels.
+    """The ground truth of an image: `Instances` of its labeled cells, and its ignore regions, (G, 4) XYXY in pixels.
 
-    Stock modules see the cells alone; ours do not punish what they find in the regions. In training it also carries the
-    seed of what is sampled from this presentation of the image, so that neither the other images of the batch nor the
-    division of the batch among processes matters.
+    Detectron2's modules see only the cells. Our modules do not penalize detections in the ignore regions. In training,
+    this also carries the seed for sampling anchors and proposals, so that the samples of an image do not depend on the
+    other images of the batch or on how the batch is split among processes.
     """
 
     def __init__(self, image_size: tuple[int, int], ignore: Boxes | None = None, **fields: Any):
         super().__init__(image_size, **fields)
-        # A leading underscore: Instances demands one value a cell of every other attribute.
+        # The underscore is needed: Instances expects every other attribute to have one value per cell.
         self._ignore = Boxes(torch.zeros(0, 4)) if ignore is None else ignore
         self._seed: int | None = None
 
     def to(self, *args: Any, **kwargs: Any) -> "LabeledInstances":
-        """As `Instances.to`, which would return a plain one."""
+        """`Instances.to`, but returns a `LabeledInstances`."""
         moved = super().to(*args, **kwargs)
         moved = LabeledInstances(self.image_size, self._ignore.to(*args, **kwargs), **moved.get_fields())
         moved._seed = self._seed
@@ -33,22 +33,22 @@ class LabeledInstances(Instances):
 
 
 def ignore_regions(truth: Instances) -> Boxes:
-    """The ignore regions of an image, none for plain `Instances`."""
+    """The ignore regions of an image. Plain `Instances` have none."""
     return getattr(truth, "_ignore", Boxes(torch.zeros(0, 4)))
 
 
 def set_sampling_seed(truth: Instances, seed: int) -> None:
-    """From now on what is sampled from this image is a function of `seed`."""
+    """Set the seed from which anchors and proposals of this image are sampled."""
     truth._seed = seed
 
 
 def sampling_seed(truth: Instances) -> int | None:
-    """What `set_sampling_seed` set; None: nobody did, and torch's own generators are drawn from."""
+    """The seed set by `set_sampling_seed`, or None if there is none: sampling then uses torch's generators."""
     return getattr(truth, "_seed", None)
 
 
 def in_ignore_region(boxes: Boxes, truth: Instances) -> torch.Tensor:
-    """(R,) bool: which of R `boxes` lie in an ignore region of `truth` by `COVERED` of their area or more."""
+    """(R,) bool: which of R `boxes` have at least `COVERED` of their area in one ignore region of `truth`."""
     regions = ignore_regions(truth)
     if not len(regions):
         return torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
@@ -56,9 +56,9 @@ def in_ignore_region(boxes: Boxes, truth: Instances) -> torch.Tensor:
 
 
 def corners(annotations: Sequence[Mapping[str, Any]]) -> np.ndarray:
-    """The boxes of a record's annotations, (M, 4) float64 XYXY in pixels, whatever their `bbox_mode`.
+    """The boxes of a record's annotations as (M, 4) float64 XYXY in pixels, converted from any `bbox_mode`.
 
-    In arrays, because Detectron2 converts a list by way of 32 bits.
+    The conversion is done on arrays because Detectron2 converts lists through float32.
     """
     box = np.array([annotation["bbox"] for annotation in annotations], float).reshape(-1, 4)
     modes = np.array([annotation["bbox_mode"] for annotation in annotations], np.int64)

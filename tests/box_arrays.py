@@ -1,4 +1,4 @@
-"""Arrays of boxes for tests, with defaults for what a test is not about."""
+"""Arrays of boxes for tests, with defaults for irrelevant fields."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""The three heads that have a box loss, ours and Detectron2's, and random predictions to give to them."""
+"""The three heads with a box loss, ours and Detectron2's, and random predictions for them."""
 
 from typing import Any
 
@@ -48,7 +48,7 @@ def part_of(head: str, ours: bool, *options: Any) -> torch.nn.Module:
 
 
 class Scene:
-    """Random predictions at random anchors: a third foreground, a third background, a third of neither kind."""
+    """Random predictions at random anchors: a third foreground, a third background, a third ignored."""
 
     def __init__(self, seed: int = 0, width: int = 4):
         random = torch.Generator().manual_seed(seed)
@@ -77,7 +77,7 @@ class Scene:
 
 
 def losses(part: torch.nn.Module, scene: Scene, head: str) -> tuple[dict[str, Tensor], Tensor]:
-    """All losses, and the gradient of the box loss with regard to the deltas."""
+    """All losses, and the gradient of the box loss with respect to the deltas."""
     scene.deltas.grad = None
     with EventStorage():
         found = part.losses(*scene.arguments(head))  # type: ignore[operator]

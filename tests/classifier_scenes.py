@@ -1,4 +1,4 @@
-"""Images of single cells in a folder a class, a backbone of a few hundred weights, and a config that trains on them."""
+"""Images of single cells in one folder per class, a tiny backbone, and a config that trains on them."""
 
 from pathlib import Path
 
@@ -56,7 +56,7 @@ if "build_small_backbone" not in BACKBONE_REGISTRY:
 
 
 def draw_cell(path: Path, label: str, seed: int) -> None:
-    """A blob in its class's color on a bright ground, of its own size and place."""
+    """A blob in the color of its class on a bright background, with random size and position."""
     rng = np.random.default_rng(seed)
     width, height = rng.integers(26, 44, 2)
     image = rng.integers(215, 245, (height, width, 3), np.uint8)
@@ -90,7 +90,7 @@ def config(folder: Path, *options: object):
 
 
 def forget_parts() -> None:
-    """Take the parts of earlier tests out of the catalog: their data sets have the names of these."""
+    """Remove the parts of earlier tests from the catalog, because their data sets have the same names."""
     for name in list(DatasetCatalog.list()):
         if name.startswith(("cells_", "leaked_", "rows_")):
             DatasetCatalog.remove(name)

@@ -1,4 +1,4 @@
-"""Random detectors whose weights are worth converting, and a converted checkpoint as a Detectron2 model."""
+"""Random detectors with non-trivial weights to convert, and a converted checkpoint as a Detectron2 model."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +17,7 @@ HEIGHT, WIDTH = 96, 128
 
 
 def picture(height: int = HEIGHT, width: int = WIDTH, seed: int = 0) -> Tensor:
-    """(3, H, W) RGB 0..255 with colors that differ, so that an exchange of channels shows."""
+    """(3, H, W) RGB 0..255 with different channels, so that swapped channels are detected."""
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.rand(1, 3, height // 8, width // 8, generator=generator)
     smooth = nn.functional.interpolate(coarse, size=(height, width), mode="bilinear")[0]
@@ -53,7 +53,7 @@ def lively(model: nn.Module, backbone: nn.Module, run: Callable[[], object], out
 
 
 def balance(layer: nn.Module, factor: float, run: Callable[[], object]) -> None:
-    """Random weights for a last layer, and biases by which its rows are on average nearly equal."""
+    """Set random weights of a last layer, and biases that make its rows nearly equal on average."""
     means = []
     layer.weight.normal_(0, factor * layer.weight[0].numel() ** -0.5)
     layer.bias.zero_()
@@ -64,7 +64,7 @@ def balance(layer: nn.Module, factor: float, run: Callable[[], object]) -> None:
 
 
 def convert_file(folder: Path, checkpoint: dict, capsys: pytest.CaptureFixture, *options: str) -> str:
-    """Save, convert as the command does into d2.pth, return the YAML it prints."""
+    """Save, convert with the command into d2.pth, and return the YAML that it prints."""
     torch.save(checkpoint, folder / "source.pth")
     capsys.readouterr()
     assert tool("convert-weights", folder / "source.pth", folder / "d2.pth", *options) == 0, capsys.readouterr().err

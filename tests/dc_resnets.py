@@ -46,7 +46,7 @@ def built(*options, features=STAGES):
 
 
 def lively(model: nn.Module) -> nn.Module:
-    """Norms that do something, and statistics that are not those of an identity."""
+    """Set random norm weights and statistics, so that the norms are not identities."""
     torch.manual_seed(1)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):

@@ -1,4 +1,4 @@
-"""Small registered data sets, and what a model might find in them."""
+"""Small registered data sets, and plausible detections for them."""
 
 import contextlib
 import itertools
@@ -16,7 +16,7 @@ NUMBER = itertools.count()
 
 @contextlib.contextmanager
 def temporary_data_sets():
-    """A function that registers records under a name of their own; all are removed at the end."""
+    """A function that registers records under a new name. All are removed at the end."""
     names = []
 
     def add(records, **metadata):

@@ -1,4 +1,4 @@
-"""Commands in processes of their own, forked from a server that has imported torch and Detectron2 once.
+"""Commands in separate processes, forked from a server that has imported torch and Detectron2 once.
 
 A process that starts Python anew waits seconds for these imports. What only a fresh interpreter shows, such as what is
 imported when, is tested with `conftest.command`.
@@ -23,10 +23,10 @@ multiprocessing.set_forkserver_preload(PRELOADED)
 
 
 class Running:
-    """A script that was started with its arguments, with the methods of `subprocess.Popen` that tests use."""
+    """A running script, with the methods of `subprocess.Popen` that tests use."""
 
     def __init__(self, *words: object, cwd: Path, env: dict[str, str], before: Callable[[], None] | None = None):
-        """`before` is called in the new process; it and its values must be importable there."""
+        """`before` is called in the new process, so it and its values must be importable there."""
         self.words, self.folder = [str(word) for word in words], tempfile.TemporaryDirectory()
         self.files = [str(Path(self.folder.name) / name) for name in ("out", "err")]
         self.process = SERVER.Process(target=_run, args=(self.words, str(cwd), env, self.files, before))
@@ -35,7 +35,7 @@ class Running:
 
     @property
     def returncode(self) -> int | None:
-        """The exit code, the negative number of the signal that ended it, or None while it runs."""
+        """The exit code, minus the number of the signal that ended it, or None while it runs."""
         return self.process.exitcode
 
     def poll(self) -> int | None:
@@ -45,7 +45,7 @@ class Running:
         os.kill(self.pid, number)
 
     def communicate(self, timeout: float = 300) -> tuple[str, str]:
-        """Wait for its end; what it wrote to stdout and stderr."""
+        """Wait until it ends; return its stdout and stderr."""
         self.process.join(timeout)
         if self.returncode is None:
             self.process.kill()
@@ -68,7 +68,7 @@ def run(words: Sequence[str], **options: Any) -> subprocess.CompletedProcess:
 def _run(words: list[str], cwd: str, env: dict[str, str], files: list[str], before: Callable[[], None] | None) -> None:
     for number, file in enumerate(files, 1):
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), number)
-    os.setsid()  # a signal to it must not reach the tests
+    os.setsid()  # signals to its group must not reach the tests
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(env)
@@ -77,4 +77,4 @@ def _run(words: list[str], cwd: str, env: dict[str, str], files: list[str], befo
         before()
     sys.argv = words
     sys.path.insert(0, str(Path(words[0]).parent.resolve()))
-    runpy.run_path(words[0], run_name="__main__")  # its SystemExit gives the exit code, as in a process of its own
+    runpy.run_path(words[0], run_name="__main__")  # SystemExit sets the exit code

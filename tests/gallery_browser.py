@@ -26,7 +26,7 @@ def two_runs(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def tab(browser: Any) -> Iterator[Any]:
-    """A page of the browser; whatever it complains of, breaches of the policy included, fails the test."""
+    """A page of the browser. Any error, including violations of the content security policy, fails the test."""
     context = browser.new_context(viewport={"width": 1400, "height": 3000}, reduced_motion="reduce")
     page = context.new_page()
     complaints: list[str] = []

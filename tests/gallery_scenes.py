@@ -1,4 +1,4 @@
-"""Pages with a gallery, of which it is known what they hold."""
+"""Pages with a gallery of known content."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ OVERVIEW = Section("overview", LONG, LONG, [Cards([Card("AP", "50.00", LONG)]), 
 
 
 def small_gallery(other: bool = False) -> Gallery:
-    """Four images; what they hold at which score is said in the tests. `other`: with a second run."""
+    """Four images. The tests state their detections at each score. `other`: with a second run."""
     ten = GalleryImage(
         "img10", "images/a.jpg", WIDTH, HEIGHT, "slide A",
         [TruthBox(BOX, 0, 0.9), TruthBox(OTHER, 1, 0.4, point=(80, 60))],
@@ -44,7 +44,7 @@ def small_gallery(other: bool = False) -> Gallery:
 
 
 def large_gallery(images: int, detections: int) -> Gallery:
-    """`images` with `detections` each, at random but always the same."""
+    """`images` with `detections` random boxes each, always the same."""
     rng = np.random.default_rng(0)
     return Gallery(("a", "b"), 0.5, [_random_image(rng, number, detections) for number in range(images)])
 
@@ -60,7 +60,7 @@ def _random_image(rng: np.random.Generator, number: int, detections: int) -> Gal
 
 
 def write_gallery(folder: Path, gallery: Gallery) -> str:
-    """Write the page with gray pictures beside it; returns its address."""
+    """Write the page and gray pictures next to it; return its URL."""
     (folder / "images").mkdir(parents=True)
     content = cv2.imencode(".jpg", np.full((HEIGHT, WIDTH, 3), 200, np.uint8))[1].tobytes()
     for image in gallery.images:

@@ -23,7 +23,7 @@ needs_browser = pytest.mark.skipif(bool(MISSING), reason=f"looks in a browser: n
 
 @contextmanager
 def chromium() -> Iterator[Any]:
-    """Debian's browser, without a window; as root it runs only without its sandbox."""
+    """Debian's Chromium, headless. As root it runs only without its sandbox."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as running:

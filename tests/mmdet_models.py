@@ -1,4 +1,4 @@
-"""mmdetection 2.x's Faster R-CNN and RetinaNet once more, in plain torch, for comparison with converted weights.
+"""mmdetection 2.x's Faster R-CNN and RetinaNet, reimplemented in plain torch, to compare with converted weights.
 
 Written from its documentation and naming alone; nothing here knows how the weights are converted. Modules have its
 names. Boxes are XYXY in pixels; A anchors a cell go ratio by ratio; classes come first, the background last.
@@ -61,7 +61,7 @@ class ConvModule(nn.Module):
 
 
 class FPN(nn.Module):
-    """Levels from `start` on, then a subsampled one, or two more convolutions on the last stage if `extra`."""
+    """Levels from `start` on, then a subsampled one, or with `extra` two more convolutions on the last stage."""
 
     def __init__(self, width: int, start: int, extra: bool, relu_before_extra_convs: bool):
         super().__init__()
@@ -129,7 +129,7 @@ class RPNHead(nn.Module):
         self.rpn_cls, self.rpn_reg = nn.Conv2d(width, 3, 1), nn.Conv2d(width, 12, 1)
 
     def forward(self, levels: list[Tensor], size: tuple[int, int]) -> Tensor:
-        """(R, 4) proposals, the best first."""
+        """(R, 4) proposals, best first."""
         boxes, scores, number = [], [], []
         for level, (feature, stride) in enumerate(zip(levels, (4, 8, 16, 32, 64), strict=True)):
             hidden = self.rpn_conv(feature).relu()

@@ -1,4 +1,4 @@
-"""What ranks do in tests: functions that a spawned process can import."""
+"""Jobs of the ranks in tests, as functions that a spawned process can import."""
 
 import atexit
 import json
@@ -26,7 +26,7 @@ from cervical_d2.errors import UserError
 
 
 def on_ranks(ranks: int, job, **values: object) -> None:
-    """Run `job` in so many processes; `values` reach it as attributes of its argument."""
+    """Run `job` in `ranks` processes; `values` become attributes of its argument."""
     place = {"num_gpus": ranks, "num_machines": 1, "machine_rank": 0, "dist_url": "auto"}
     launch(job, Namespace(**place, **values), "cpu")
 
@@ -54,7 +54,7 @@ def trainer_for(args: Namespace) -> Trainer:
 
 
 def train(args: Namespace) -> None:
-    """Trains; leaves losses.json and model_final.pth."""
+    """Train; write losses.json and model_final.pth."""
     trainer = trainer_for(args)
     losses = Losses()
     trainer.register_hooks([losses])
@@ -67,7 +67,7 @@ def train(args: Namespace) -> None:
 
 
 def evaluate(args: Namespace) -> None:
-    """Evaluates as it is initialized; leaves what the evaluator writes, and validation.json."""
+    """Evaluate the initial model; write the evaluator's files and validation.json."""
     trainer = trainer_for(args)
     results = trainer.evaluate()
     if comm.is_main_process():
@@ -75,7 +75,7 @@ def evaluate(args: Namespace) -> None:
 
 
 class Die(HookBase):
-    """Ends rank 1 in its second iteration, in a way of its own."""
+    """Ends rank 1 in its second iteration, in the way that the job's arguments name."""
 
     def __init__(self, way: str):
         self.way = way
@@ -92,7 +92,7 @@ class Die(HookBase):
 
 
 def die(args: Namespace) -> None:
-    """Trains until rank 1 dies."""
+    """Train until rank 1 dies."""
     with told_in_one_line():
         trainer = trainer_for(args)
         trainer.register_hooks([Die(args.way)])
@@ -100,12 +100,12 @@ def die(args: Namespace) -> None:
 
 
 def start_method(args: Namespace) -> None:
-    """Leaves how this process would start its data workers."""
+    """Write how this process would start its data workers."""
     (args.folder / f"rank{comm.get_rank()}").write_text(multiprocessing.get_start_method())
 
 
 def disagree(args: Namespace) -> None:
-    """Rank 1 finds a mistake before anything is exchanged."""
+    """Raise a `UserError` in rank 1 before anything is exchanged."""
 
     def check() -> None:
         if comm.get_rank() == 1:
@@ -115,7 +115,7 @@ def disagree(args: Namespace) -> None:
 
 
 def linger(args: Namespace) -> None:
-    """Rank 0 has work of its own at the end; each rank writes when it leaves the group."""
+    """Rank 0 has extra work at the end. Each rank writes the time at which it leaves the group."""
     end = launch_module.end_process
 
     def tell_and_end(status: int) -> None:
@@ -129,7 +129,7 @@ def linger(args: Namespace) -> None:
 
 
 def abort_at_exit(args: Namespace) -> None:
-    """Whatever the interpreter takes apart at its end aborts; with `args.way`, after a mistake of rank 1's."""
+    """Make the interpreter's cleanup at exit abort the process; with `args.way`, after a `UserError` in rank 1."""
     atexit.register(os.abort)
     torch.distributed.destroy_process_group = os.abort
     if getattr(args, "way", "") == "mistake" and comm.get_rank() == 1:
@@ -137,7 +137,7 @@ def abort_at_exit(args: Namespace) -> None:
 
 
 def poison(args: Namespace) -> None:
-    """The loss of rank 1 is not finite."""
+    """Make the loss of rank 1 not finite."""
     trainer = trainer_for(args)
     if comm.get_rank() == 1:
         torch.nn.init.constant_(trainer.model.module.roi_heads.box_predictor.cls_score.bias, float("nan"))

@@ -1,4 +1,4 @@
-"""Every row of 3cDe-Net's detection tables has a config that says what the row says, builds, and learns a step."""
+"""Every row of 3cDe-Net's detection tables has a config that matches the row, builds, and trains one step."""
 
 import itertools
 
@@ -142,7 +142,7 @@ def test_pretrained_quick_backbones_are_those_of_classifiers(monkeypatch):
     """Every weight of the quick detector's backbone has its like in the classifier that it is to start from."""
     monkeypatch.setenv("DETECTRON2_DATASETS", str(ROOT / "../shared/data"))
     plan = make_plan(*parse_table("3cde:5"), quick="bccd", pretrained=True)
-    assert plan.left_out == {"R101": "no classifier of cells is made of this backbone at this size"}
+    assert plan.left_out == {"R101": "there is no cell classifier with this backbone in this size"}
     for item, kind in zip(plan.experiments, ("R_50", "DC_59"), strict=True):
         detector, cells = (
             load_config(name, [*options, "MODEL.DEVICE", "cpu"])

@@ -73,7 +73,7 @@ def config(*options):
         (PAIRS[:3], "lists for 3 levels, but the network has 4; `cervical-d2 anchors --config-file FILE` prints"),
         (
             [*PAIRS[:3], [[9, 9]]],
-            r"\[2, 2, 2, 1\] anchors a level, but one head serves all, with equally many; `",
+            r"\[2, 2, 2, 1\] anchors per level; all levels share one head and need the same; `",
         ),
         ([*PAIRS[:3], [[40, 40], [50, 0]]], r"\[\[40, 40\], \[50, 0\]\] for level 4 of 4; write \[\[width, height\], "),
         ([[[9, -1], [2, 2]], *PAIRS[1:]], ".*for level 1 of 4; write"),
@@ -100,12 +100,13 @@ def test_they_are_refused_before_anything_is_written(tiny: Path):
         assert not (tiny / "run").exists()
 
     refused("lists for 3 levels, but the network has 4", *CLUSTERED, PAIRS[:3])
-    refused("NAME DefaultAnchorGenerator does not know .*CLUSTERS; use ClusteredAnchorGenerator",
+    refused("NAME DefaultAnchorGenerator does not support .*CLUSTERS; use ClusteredAnchorGenerator",
             "MODEL.ANCHOR_GENERATOR.CLUSTERS", PAIRS)  # fmt: skip
     refused("MODEL.ANCHOR_GENERATOR does not fit the levels p3, p4, p5, p6: .*3",
             "MODEL.ANCHOR_GENERATOR.SIZES", [[8], [16], [32]])  # fmt: skip
     refused(
-        "CLUSTERS is empty, as anchors are the data's own; compute and set them: .*--num-anchors 12", *CLUSTERED[:2]
+        "CLUSTERS is empty, because anchors depend on the data; compute and set them: .*--num-anchors 12",
+        *CLUSTERED[:2],
     )
     prepare(load_config(str(tiny / "config.yaml"), [str(word) for word in (*CLUSTERED, PAIRS)]))
 

@@ -1,4 +1,4 @@
-"""The box losses one by one: published values and slopes, torchvision's values, and no NaN whatever the boxes."""
+"""The box losses one by one: published values and slopes, torchvision's values, and no NaN for degenerate boxes."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Labels that are centers: matched by distance, boxes around them for training."""
+"""Center labels: matched by distance, and trained as boxes around them."""
 
 import math
 from pathlib import Path

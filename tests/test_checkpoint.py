@@ -190,5 +190,5 @@ def test_foreign_layouts_are_refused_with_the_cure(tmp_path: Path):
     for name in ("tv.pth", "R-50.pkl", "mmdet.pth", "detector.pth"):
         with pytest.raises(UserError, match=rf"cervical-d2 convert-weights .*{name}"):
             CervicalCheckpointer(Small()).load(str(tmp_path / name))
-    with pytest.raises(UserError, match="of no known layout"):
+    with pytest.raises(UserError, match="unknown layout"):
         convert({"a": torch.ones(1)}, "x.pth")

@@ -209,7 +209,7 @@ def test_free_rotation_fills_no_color_in(cells):
 def test_a_class_that_is_missing_is_named_with_its_folder(cells):
     for path in (cells / "images/normal_superficiel").iterdir():
         path.unlink()
-    expected = f"{cells}/images/normal_superficiel: a class's folder without an image"
+    expected = f"{cells}/images/normal_superficiel: a class folder without images"
     for name in ("all", "all@abnormal"):  # a map that joins it with another class hides nothing
         with pytest.raises(UserError, match=expected):
             check_split([resolve(f"{cells}/data.yaml:{name}")])
@@ -225,7 +225,7 @@ def test_a_class_that_is_in_training_alone_is_named(cells):
     text = (cells / "data.yaml").read_text()
     (cells / "data.yaml").write_text(text + "  few: {images: ../few, annotations: ../few}\n")
     options = ("DATASETS.FOLDS", 0, "DATASETS.TEST", f"('{cells}/data.yaml:few@abnormal',)")
-    with pytest.raises(UserError, match=r"cells_few@abnormal: one class alone, normal \(2 images\)"):
+    with pytest.raises(UserError, match=r"cells_few@abnormal: only one class, normal \(2 images\)"):
         prepare(config(cells, *options))
 
 

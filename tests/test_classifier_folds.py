@@ -130,10 +130,10 @@ def test_folds_are_in_the_order_of_their_numbers():
         (lambda index, label: ("p1", index % 2), 2, r"its group p1 is in two folds; keep a slide or patient in one"),
         # Fold 1 holds abnormal cells alone.
         (lambda index, label: ("", int("severe" in label and index > 9)), 2,
-         r"rows\.yaml:all: fold1: one class alone, abnormal \(10 images\); use fewer parts"),
+         r"rows\.yaml:all: fold1: only one class, abnormal \(10 images\); use fewer parts"),
         # All abnormal cells are in fold 0, so that none would be trained on when it is tested.
         (lambda index, label: ("", 0 if "severe" in label else index % 2), 2,
-         r"fold1: one class alone, normal \(11 images\); use fewer parts, pool more data"),
+         r"fold1: only one class, normal \(11 images\); use fewer parts, pool more data"),
     ],
 )  # fmt: skip
 def test_folds_that_cannot_be_are_refused_before_anything_is_written(cells, value, folds, message):

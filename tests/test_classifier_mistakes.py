@@ -47,10 +47,10 @@ def class_in_one_split(cells: Path) -> None:
 ROWS = ("DATASETS.TRAIN", "('{cells}/rows.yaml:all',)")
 MISTAKES = {
     "a broken BMP": (cut_bmp, (), ["003.BMP", "copy it again"]),
-    "an empty class folder": (empty_folder, (), ["images/normal_columnar", "without an image", "put its images there"]),
+    "an empty class folder": (empty_folder, (), ["images/normal_columnar", "without images", "put its images there"]),
     "an unknown label": (unknown_label, ROWS, ["rows.csv: line 27", "koilocyte", "under 'classes:'"]),
     "a missing image": (missing_image, ROWS, ["003.BMP", "no such image", "rows.csv", "check the images' folder"]),
-    "a fold with one class": (fold_of_one_class, ROWS, ["rows.yaml:all: fold1: one class alone", "use fewer parts"]),
+    "a fold with one class": (fold_of_one_class, ROWS, ["rows.yaml:all: fold1: only one class", "use fewer parts"]),
     "a class in one split only": (class_in_one_split, ("DATASETS.TRAIN", "('{cells}/data.yaml:all',)"),
                                   ["no image of the class normal_superficiel", "use fewer parts"]),
     "a fold that is not there": (no_damage, ("--fold", "2"), ["--fold 2: there are 2, from 0"]),

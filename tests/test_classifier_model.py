@@ -1,4 +1,4 @@
-"""The classifier: pooling, layers, loss, freezing, and the backbones of torchvision, beside torch and torchvision."""
+"""The classifier: pooling, layers, loss, freezing, and torchvision's backbones, against torch and torchvision."""
 
 import copy
 
@@ -203,7 +203,7 @@ def test_networks_have_the_norm_asked_for_and_freeze_as_wholes(norm, kind):
     [
         ((*R18, "MODEL.CLASSIFIER.IN_FEATURES", "('res6',)"), "IN_FEATURES: no feature 'res6'; the backbone has res5"),
         ((*R18, "MODEL.CLASSIFIER.DROPOUT", 1.0), "DROPOUT is 1.0; allowed: 0"),
-        ((*R18, "MODEL.CLASSIFIER.FC_DIMS", "(64, 0)"), "0 is no number of channels"),
+        ((*R18, "MODEL.CLASSIFIER.FC_DIMS", "(64, 0)"), "0 is not a number of channels"),
         ((*NETWORKS, "('alexnet',)"), "no network 'alexnet'; there are inception_v3, "),
         ((*NETWORKS, "()"), "name one or more"),
         ((*NETWORKS, "('resnet18',)", "MODEL.RESNETS.NORM", "GN"), "'GN': torchvision's networks have BN, FrozenBN"),

@@ -180,5 +180,5 @@ def test_no_drop_goes_below_the_floor(floor, steps):
 @pytest.mark.parametrize("options", [("SOLVER.LR_FLOOR", 1), ("SOLVER.LR_SCHEDULER_NAME", "WarmupCosineLR")])
 def test_a_floor_that_cannot_be_is_refused(options):
     words = ["SOLVER.BASE_LR", "0.01", "SOLVER.LR_FLOOR", "0.001", *map(str, options)]
-    with pytest.raises(UserError, match=r"LR_FLOOR is .*; it is of WarmupMultiStepLR"):
+    with pytest.raises(UserError, match=r"LR_FLOOR is .*; it needs WarmupMultiStepLR"):
         resolve_schedule(load_config("", words), 100)

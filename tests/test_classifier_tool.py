@@ -74,7 +74,7 @@ def test_a_finished_cross_validation_is_left_alone(trained, monkeypatch, capsys)
     before = (folder / "run/summary.json").read_bytes()
     assert train_classifier(*words) == 0
     assert started == []
-    assert "fold1, 2 of 2: done before" in capsys.readouterr().err
+    assert "fold1, 2 of 2: already done" in capsys.readouterr().err
     assert (folder / "run/summary.json").read_bytes() == before
     # What is not done, or was done otherwise, is started again.
     (folder / "run/fold1/model_final.pth").rename(folder / "away.pth")

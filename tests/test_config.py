@@ -1,4 +1,4 @@
-"""Reading configs: ours are complete, mistakes are named."""
+"""Reading configs: ours are complete, and errors name their cause."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A set of less contrast than a pre-trained network's norms expect is told of, where these keep their statistics."""
+"""A warning is logged when contrast is below half of what frozen BatchNorm statistics expect."""
 
 from pathlib import Path
 
@@ -23,9 +23,9 @@ def records(tmp_path: Path) -> list[dict]:
     return [{"file_name": str(tmp_path / "a.png")}] * 40
 
 
-def test_little_contrast_before_frozen_norms_is_told_with_the_cure(records):
+def test_low_contrast_with_frozen_norms_is_reported_with_the_cure(records):
     (line,) = contrast_lines(load_config("quick/bccd.yaml", FROZEN), records)
-    assert line.startswith("contrast: pixels of 16 images have a std of 5.0, 5.0, 5.0, far less than MODEL.PIXEL_STD")
+    assert line.startswith("contrast: pixels of 16 images have a std of 5.0, 5.0, 5.0, far below MODEL.PIXEL_STD")
     assert "cervical-d2 mean-std" in line
 
 
@@ -38,7 +38,7 @@ def test_little_contrast_before_frozen_norms_is_told_with_the_cure(records):
         ("MODEL.PIXEL_STD", "[1.0, 1.0, 1.0]"),  # as of weights that hold the division
     ],
 )
-def test_where_nothing_is_lost_nothing_is_told(records, options):
+def test_no_warning_without_frozen_norms_or_with_enough_contrast(records, options):
     assert contrast_lines(load_config("quick/bccd.yaml", [*FROZEN, *options]), records) == []
 
 
@@ -48,7 +48,7 @@ def test_norms_of_frozen_stages_keep_their_statistics(records, options):
     assert len(contrast_lines(cfg, records)) == 1
 
 
-def test_it_is_told_at_the_start_of_a_training(tiny: Path):
+def test_it_is_logged_at_the_start_of_a_training(tiny: Path):
     from cervical_d2.engine.tasks import DETECTION
 
     cfg = load_config(str(tiny / "config.yaml"), FROZEN)

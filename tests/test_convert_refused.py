@@ -51,14 +51,14 @@ REFUSED = {
         ["LegacyAnchorGenerator", "1.x"],
     ),
     "anchors of another order": (
-        lambda f, r: spoiled(r, config=f"{r['meta']['config']}\nmodel = {SIZE_MAJOR}\n"), ["scale_major", "not read"]
+        lambda f, r: spoiled(r, config=f"{r['meta']['config']}\nmodel = {SIZE_MAJOR}\n"), ["scale_major", "not supp"]
     ),
-    "other anchors": (lambda f, r: plus(f, "rpn_head.rpn_reg.weight", (20, 16, 1, 1)), ["5 anchors a cell", "3 were"]),
+    "other anchors": (lambda f, r: plus(f, "rpn_head.rpn_reg.weight", (20, 16, 1, 1)), ["5 anchors per", "3 were"]),
     "Mask R-CNN": (
         lambda f, r: plus(f, "roi_head.mask_head.convs.0.conv.weight"), ["mask_head", "no place", "--backbone-only"]
     ),
     "deformable convolutions": (lambda f, r: plus(f, "backbone.layer2.0.conv2_offset.weight"), ["conv2_offset"]),
-    "deep stem": (lambda f, r: {"state_dict": {"backbone.stem.0.weight": torch.zeros(1)}}, ["no known layout"]),
+    "deep stem": (lambda f, r: {"state_dict": {"backbone.stem.0.weight": torch.zeros(1)}}, ["unknown layout"]),
     "frozen at which eps": (lambda f, r: frozen_torchvision(3), ["--bn-eps 0", "--bn-eps 1e-5"]),
     "a ResNet of odd blocks": (
         lambda f, r: plus({"state_dict": torchvision.models.resnet18(weights=None).state_dict()},
@@ -67,9 +67,9 @@ REFUSED = {
     ),
     "something else": (
         lambda f, r: {"model": {"a.weight": torch.ones(1)}},
-        ["no known layout", "a.weight", "Detectron2 det", "mmdetection 2.x RetinaNet", "torchvision classification"],
+        ["unknown layout", "a.weight", "Detectron2 det", "mmdetection 2.x RetinaNet", "torchvision classification"],
     ),
-    "no weights": (lambda f, r: {"epoch": 3}, ["no known layout"]),
+    "no weights": (lambda f, r: {"epoch": 3}, ["unknown layout"]),
     "Detectron2's own of unknown input": (
         lambda f, r: {"model": detectron2_state("faster_rcnn_R_50_FPN")}, ["--style", "config.yaml"]
     ),

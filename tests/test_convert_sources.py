@@ -1,4 +1,4 @@
-"""Which checkpoints are read, the backbone alone, and how everything else is refused."""
+"""Which checkpoints can be converted, backbone-only conversion, and how everything else is refused."""
 
 import pickle
 from collections import OrderedDict

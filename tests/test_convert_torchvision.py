@@ -1,4 +1,4 @@
-"""torchvision's detectors: the converted model finds what theirs finds, up to what no conversion can give."""
+"""torchvision's detectors: the converted model has the same detections, up to differences that cannot be converted."""
 
 import math
 import re

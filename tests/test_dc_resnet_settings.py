@@ -1,4 +1,4 @@
-"""What of a DC-ResNet is a setting: norms, frozen stages, the table of stages; and what is refused."""
+"""The settings of a DC-ResNet: norms, frozen stages, the table of stages; and invalid settings."""
 
 import copy
 
@@ -97,14 +97,14 @@ def test_channels_last_and_bfloat16_give_the_same_numbers():
 
 
 REFUSED = {
-    "lengths": (("GROUPS", (32, 1)), r"MODEL.DC_RESNET.GROUPS \(32, 1\) is of 2 stages, BLOCKS of 5; give every key"),
-    "no stage": (("BLOCKS", ()), r"MODEL.DC_RESNET.BLOCKS \(\) is of 0 stages"),
+    "lengths": (("GROUPS", (32, 1)), r"MODEL.DC_RESNET.GROUPS \(32, 1\) has 2 stages, BLOCKS has 5; give every key"),
+    "no stage": (("BLOCKS", ()), r"MODEL.DC_RESNET.BLOCKS \(\) has 0 stages"),
     "groups": (("GROUPS", (3, 1, 1, 1, 1)), "MID_CHANNELS of res2 is 128, which its GROUPS 3 do not divide; take a mu"),
     "dilated": (("STRIDES", (1, 2, 2, 1, 2)), "DILATIONS of res6 is 2 and its STRIDES 2; .*set one of them to 1"),
     "numbers": (("BLOCKS", (3, 4, 0, 3, 3)), r"BLOCKS \(3, 4, 0, 3, 3\) has 0; give whole numbers from 1 on"),
     "fractions": (("STRIDES", (1, 2, 1.5, 1, 1)), r"has 1.5; give whole numbers"),
-    "norm of groups": (("OUT_CHANNELS", (250,) * 5), "OUT_CHANNELS of res2 is 250; MODEL.RESNETS.NORM GN wants a mult"),
-    "norm of the stem": (("MODEL.RESNETS.STEM_OUT_CHANNELS", 48), "STEM_OUT_CHANNELS is 48; MODEL.RESNETS.NORM GN wan"),
+    "norm of groups": (("OUT_CHANNELS", (250,) * 5), "OUT_CHANNELS of res2 is 250; MODEL.RESNETS.NORM GN needs a mult"),
+    "norm of the stem": (("MODEL.RESNETS.STEM_OUT_CHANNELS", 48), "STEM_OUT_CHANNELS is 48; MODEL.RESNETS.NORM GN nee"),
 }
 
 

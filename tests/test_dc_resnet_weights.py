@@ -1,4 +1,4 @@
-"""What a DC-ResNet takes of the weights of other backbones, and what the log says of it."""
+"""Loading weights of other backbones into a DC-ResNet, and the log of it."""
 
 import pickle
 import re
@@ -189,7 +189,7 @@ def test_a_dc_resnet_is_not_taken_for_a_resnet(tmp_path: Path, capsys, features)
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1
     assert "own.pth: a backbone of (3, 4, 6, 3" in said[0] and "1024" in said[0]
-    assert "MODEL.WEIGHTS takes as it is" in said[0]
+    assert "needs no conversion for MODEL.WEIGHTS" in said[0]
     assert not (tmp_path / "d2.pth").exists()
 
 

@@ -1,4 +1,4 @@
-"""Frozen stages, norms whose statistics stay, and the numbers of trainable parameters that the paper prints."""
+"""Frozen stages, norms with fixed statistics, and the paper's numbers of trainable parameters."""
 
 import copy
 from pathlib import Path

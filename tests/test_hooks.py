@@ -1,4 +1,4 @@
-"""What happens at an evaluation: validation losses, the best checkpoint, early stopping."""
+"""Work at an evaluation: validation losses, the best checkpoint, early stopping."""
 
 from pathlib import Path
 

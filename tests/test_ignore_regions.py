@@ -1,4 +1,4 @@
-"""Ignore regions are not punished, whatever the detector, and not scored; neither are likely unlabeled cells."""
+"""Ignore regions do not count in training, in any detector, nor in evaluation; likely unlabeled cells do not either."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What is sampled from an image is a function of its presentation, not of the batch, the process or the generators."""
+"""Anchors and proposals are sampled by the image's position only, not by the batch, the process or the generators."""
 
 import pytest
 import torch

@@ -43,7 +43,7 @@ def test_divergence_ends_the_test(tiny: Path):
     trainer.resume_or_load(resume=False)
     assert len(range_test(trainer, 1e-4, 1e6, 60).rates) < 60
     trainer = trainer_of(tiny, *SMALL)
-    with pytest.raises(UserError, match=r"not finite after \d iterations; begin with a rate below 1e\+20"):
+    with pytest.raises(UserError, match=r"not finite after \d iterations; start with a rate below 1e\+20"):
         range_test(trainer, 1e20, 1e25, 20)
 
 

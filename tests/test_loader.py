@@ -1,4 +1,4 @@
-"""What is presented when is a function of (seed, iteration, image), and of nothing else."""
+"""Training samples depend only on (seed, iteration, image)."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What is told of a table whose rows have been trained, and of one whose rows have not all been."""
+"""The results of a table whose rows have been trained, completely or in part."""
 
 import subprocess
 from pathlib import Path
@@ -85,7 +85,7 @@ def test_the_table_of_the_others_comes_before_a_training_that_diverged(
     words = ["xu:8", "--rows", "GIoU", "--samples", "5", "--output", str(tiny / "out")]
     assert tool("reproduce", *words, "--set", "DATASETS.TEST", f"('{tiny / 'data.yaml'}:val',)") == 2
     said = capsys.readouterr()
-    error = f"error: {tiny / 'out' / diverging / 'seed0'}: the training ended with status 2, as said above"
+    error = f"error: {tiny / 'out' / diverging / 'seed0'}: the training ended with exit code 2; see above"
     assert said.err.splitlines()[-1] == error
     assert told in said.out
     lines = (tiny / "out/results.md").read_text().splitlines()

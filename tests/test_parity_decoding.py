@@ -1,4 +1,4 @@
-"""How small a side may be decoded: as Detectron2 has it, or as mmdetection."""
+"""The smallest side that can be decoded, as in Detectron2 or as in mmdetection."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""What the losses of the dense heads are divided by, counted in loops and summed one anchor at a time."""
+"""The normalizers of the losses of dense heads, against loops over single anchors."""
 
 import json
 import math

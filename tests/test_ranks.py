@@ -125,8 +125,8 @@ def test_batch_norm_is_the_same_in_all_ranks_and_a_resume_exact(tiny: Path):
 @pytest.mark.parametrize(
     ("way", "error", "words"),
     [
-        ("SIGKILL", MachineError, "rank 1 died of SIGKILL, and the others were ended; .*--resume"),
-        ("exit", MachineError, "rank 1 died, and the others were ended"),
+        ("SIGKILL", MachineError, "rank 1 died of SIGKILL, and the others were stopped; .*--resume"),
+        ("exit", MachineError, "rank 1 died, and the others were stopped"),
         ("mistake", UserError, "^rank 1 alone has found this$"),
         ("fault", Exception, "KeyError: 'a fault of ours'"),
     ],

@@ -108,7 +108,7 @@ def test_quick_statistics_are_the_datas_own_and_cocos_left_out(monkeypatch):
     assert [item.row.label for item in plan.experiments] == ["ImageNet", "self"]
     # As `cervical-d2 mean-std` prints for bccd_train.
     assert options(plan.experiments[1])["MODEL.PIXEL_MEAN"] == "[188.008, 177.519, 182.28]"
-    assert plan.left_out == {"COCO": "COCO's images are not here"}
+    assert plan.left_out == {"COCO": "the COCO images are not available"}
 
 
 def test_jobs_go_seed_by_seed_with_the_baseline_first(tmp_path: Path):
@@ -143,14 +143,14 @@ def test_what_is_done_is_not_done_again_and_a_failure_stops(tmp_path: Path):
         trained.append(job.experiment.row.label)
         return 3 if len(trained) == 2 else finish(job, [])
 
-    with pytest.raises(UserError, match=r"table08_R_50_iou/seed0: the training ended with status 3"):
+    with pytest.raises(UserError, match=r"table08_R_50_iou/seed0: the training ended with exit code 3"):
         run_jobs(todo, done, train, told.append)
     assert trained == ["L1", "IoU"]
-    assert told[1] == "2/4 SmoothL1, seed 0: done before"
+    assert told[1] == "2/4 SmoothL1, seed 0: already done"
     run_jobs(todo, done, lambda job: finish(job, []), told.append)
     assert [line.split(": ")[1] for line in told[4:]][:3] == [
-        "done before",
-        "done before",
+        "already done",
+        "already done",
         f"training into {todo[2].folder}",
     ]
 
@@ -163,7 +163,7 @@ def test_a_training_that_diverges_is_told_and_the_others_are_trained(tmp_path: P
         trained.append(job.experiment.row.label)
         return 2 if job.experiment.row.label == "IoU" else finish(job, [])
 
-    with pytest.raises(UserError, match=r"table08_R_50_iou/seed0: the training ended with status 2, as said above$"):
+    with pytest.raises(UserError, match=r"table08_R_50_iou/seed0: the training ended with exit code 2; see above$"):
         run_jobs(todo, done, train, told.append)
     assert trained == [job.experiment.row.label for job in todo]
     missing = [job for job in todo if not done(job)]
@@ -194,7 +194,7 @@ def test_the_tool_trains_reports_and_goes_on(tiny: Path, monkeypatch, capfd):
     assert sheet.shape[1] == 1400
     capfd.readouterr()
     assert tool("reproduce", *words) == 0
-    assert capfd.readouterr().out.count("done before") == 2
+    assert capfd.readouterr().out.count("already done") == 2
 
 
 def test_bad_numbers_are_refused():

@@ -1,4 +1,4 @@
-"""Blocks that begin as their shortcuts."""
+"""Zero initialization of residual blocks."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""A run that was killed anywhere and resumed ends as one that was not: weights, states, history, to the bit."""
+"""A run that was killed anywhere and resumed equals an uninterrupted one exactly: weights, states, metrics."""
 
 import json
 import math

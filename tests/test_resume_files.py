@@ -1,4 +1,4 @@
-"""What a checkpoint keeps beside the weights, which files stay, and whose checkpoints are refused."""
+"""The contents of a checkpoint besides the weights, which files are kept, and which checkpoints are refused."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Images of rare classes come more often, by exactly what was asked for, and still as a function of the iteration."""
+"""Images of rare classes are repeated by exactly the given factors, and samples depend only on the iteration."""
 
 import math
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""How a run ends before its end: by a signal, a full disk, a dead data worker, another run in its folder."""
+"""Early termination: by a signal, a full disk, a dead data worker, or another run in the same folder."""
 
 import json
 import os

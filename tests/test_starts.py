@@ -1,4 +1,4 @@
-"""The tables of where to start from: each row's config says what the row says, and quick rows start where they say."""
+"""The tables of initial weights: configs match their rows, and quick rows have the right initial weights."""
 
 import pytest
 from conftest import ROOT
@@ -72,7 +72,8 @@ def test_quick_detectors_start_where_their_rows_say():
     assert (plan.baseline.row.label, plan.floor) == ("none", 30)
     assert make_plan(*parse_table("starts:2"), quick="cric").left_out == {
         "classifier of cells": "the same as 'none' at this size",
-        "classifier of cells, frozen": "of random weights frozen stages are noise; --pretrained takes a classifier's",
+        "classifier of cells, frozen": "frozen stages with random weights are noise; --pretrained starts from a "
+        "classifier",
     }
     # The classifier that the message names has every weight of this backbone.
     cells = load_config("classifier/quick_R_18.yaml", ["MODEL.DEVICE", "cpu"])

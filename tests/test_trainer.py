@@ -1,4 +1,4 @@
-"""Training on a few small images: what is promised of a run, not how well it learns."""
+"""Training on a few small images: the guarantees of a run, not how well it learns."""
 
 import copy
 import json

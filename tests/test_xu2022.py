@@ -1,4 +1,4 @@
-"""Every row of the paper's tables has a config that says what the row says, builds, and learns a step."""
+"""Every row of the paper's tables has a config that matches the row, builds, and trains one step."""
 
 from pathlib import Path
 

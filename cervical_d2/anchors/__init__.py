@@ -1,1 +1,1 @@
-"""k-means on boxes, and how well anchors fit: numbers alone. The pictures are in report."""
+"""k-means on boxes, and how well anchors fit them. The plots are in `report`."""

@@ -1,6 +1,6 @@
-"""How well the anchors of a config fit boxes: by shape alone, and where the anchors stand on their levels' grids.
+"""How well the anchors of a config fit boxes: by shape only, and at the anchors' positions on the grids.
 
-The shapes alone (`fit_anchors`) are what k-means optimizes; a large stride can take that away again (`grid_iou`).
+k-means optimizes the fit of the shapes (`fit_anchors`). With a large stride, the fit on the grid (`grid_iou`) is worse.
 N images, M boxes, A anchors on L levels; sizes are (width, height) in pixels of the network's input.
 """
 
@@ -17,7 +17,7 @@ from cervical_d2.modeling.anchors import anchor_levels, cell_anchors, level_stri
 
 
 class Anchors(NamedTuple):
-    """The shapes of a config's anchors: `size` (A, 2), `level` (A,) the place in `levels`, names of feature maps."""
+    """The anchors of a config: names of the feature maps, and per anchor its index in `levels` (A,) and size (A, 2)."""
 
     levels: list[str]
     level: Ints
@@ -25,23 +25,23 @@ class Anchors(NamedTuple):
 
 
 class AnchorFit(NamedTuple):
-    """Each box of a split as the network meets it in a test, and its best anchor."""
+    """The sides of each box of a split, in pixels of the network's input, and its best anchor."""
 
     side: Floats  # (M, 2)
     iou: Floats  # (M,)
-    anchor: Ints  # (M,) its place in `anchors`
+    anchor: Ints  # (M,) index into `anchors`
     anchors: Anchors
 
 
 def fit_anchors(split: SplitBoxes, cfg: CfgNode) -> AnchorFit:
-    """The best anchor of `cfg` for each box of `split`. Raises `UserError` for anchors that do not fit their levels."""
+    """The best anchor of `cfg` for each box of `split`. Raises `UserError` if the anchors do not fit the levels."""
     anchors = config_anchors(cfg)
     side = sides(split.box) * network_scale(cfg, split.size)[split.image]
     return AnchorFit(side, *best_anchor(side, anchors.size), anchors)
 
 
 def config_anchors(cfg: CfgNode) -> Anchors:
-    """Those of `MODEL.ANCHOR_GENERATOR`, as the model itself makes them of the config.
+    """The anchors of `MODEL.ANCHOR_GENERATOR`, built as the model builds them.
 
     Raises:
         UserError: they do not fit the levels.
@@ -53,7 +53,7 @@ def config_anchors(cfg: CfgNode) -> Anchors:
 
 
 def network_scale(cfg: CfgNode, size: Floats) -> Floats:
-    """(N, 2) factors by which the config's test resize stretches images of `size` (N, 2) in width and height."""
+    """(N, 2) factors by which the config's test resize scales images of `size` (N, 2) in width and height."""
     different, which = np.unique(size, axis=0, return_inverse=True)
     return (_resized(cfg, different) / different)[which.reshape(-1)]
 
@@ -63,17 +63,17 @@ def _resized(cfg: CfgNode, size: Floats) -> Floats:
     for row in result:
         for augmentation in test_augmentations(cfg):
             width, height = row.astype(int)
-            # A resize asks an image for its shape alone; one pixel stands for all, so that large ones cost nothing.
+            # A resize only needs the shape, so a broadcast pixel stands in for the image and takes no memory.
             blank = np.broadcast_to(np.uint8(0), (height, width, 3))
             row[:] = augmentation.get_transform(blank).apply_coords(row[None].copy())[0]
     return result
 
 
 def grid_iou(boxes: SplitBoxes, cfg: CfgNode) -> Floats:
-    """(M,) the IoU of each box with the best anchor of all cells; `boxes` as the network meets them.
+    """(M,) the best IoU of each box with the anchors of all grid cells; `boxes` in pixels of the network's input.
 
     Raises:
-        UserError: anchors or levels that the network does not have.
+        UserError: the network does not have the levels, or the anchors do not fit them.
     """
     anchors = config_anchors(cfg)
     stride = np.array(level_strides(cfg), float)[anchors.level]
@@ -89,6 +89,6 @@ def grid_iou(boxes: SplitBoxes, cfg: CfgNode) -> Floats:
 
 
 def nearest_cell(center: Floats, size: Floats, stride: float, offset: float) -> Floats:
-    """(M, 2) the center of the cell nearest to each `center` (M, 2) in an image of `size` (M, 2)."""
+    """(M, 2) the center of the grid cell nearest to each `center` (M, 2) in an image of `size` (M, 2)."""
     last = np.ceil(size / stride) - 1
     return ((center / stride - offset).round().clip(0, last) + offset) * stride

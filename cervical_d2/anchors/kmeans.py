@@ -1,7 +1,7 @@
-"""Anchors made for a data set: k-means on the shapes of its boxes. Pure functions on arrays.
+"""Anchors for a data set: k-means on the shapes of its boxes. Pure functions on arrays.
 
-M boxes, K anchors; sides are (width, height) in pixels of the network's input, IoUs those of boxes with one center.
-Source: 3cDe-Net (Wang et al. 2022), whose distance of 1 - IoU is that of YOLOv2 (Redmon and Farhadi 2017).
+M boxes, K anchors; sides are (width, height) in pixels of the network's input; IoUs are those of concentric boxes.
+Source: 3cDe-Net (Wang et al. 2022); its distance 1 - IoU is that of YOLOv2 (Redmon and Farhadi 2017).
 """
 
 from collections.abc import Callable, Mapping
@@ -18,32 +18,32 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Middle = Callable[..., Floats]
 
-# 3cDe-Net's mean does not minimize 1 - IoU; the median, of each side by itself, very nearly does.
+# 3cDe-Net uses the mean, which does not minimize 1 - IoU; the median of each side very nearly does.
 UPDATES: Mapping[str, Middle] = MappingProxyType({"median": np.median, "mean": np.mean})
-# Of more boxes than the last of these, the descents look at so many, and so many of the descents, the best on all
-# boxes, go on to more: a sample has optima of its own, and all would take long.
+# (number of boxes in a sample, number of descents kept). If there are more boxes than the largest sample, descents run
+# on growing samples; after each, those that are best on all boxes go on. Running all of them on all boxes is too slow.
 RUNGS = ((5000, 3), (20_000, 1))
 
 
 class Clusters(NamedTuple):
-    """`anchor` (K, 2); `steps`: mean IoU at the start of a descent and after each of its steps."""
+    """`anchor` (K, 2); `steps`: mean IoU at the start of a descent and after each step."""
 
     anchor: Floats
     steps: list[float]
 
     @property
     def mean_iou(self) -> float:
-        """Of all boxes, each with its best anchor."""
+        """The mean IoU of all boxes with their best anchors."""
         return self.steps[-1]
 
 
 def cluster_anchors(side: Floats, count: int, *, update: str = "median", restarts: int = 10, seed: int = 0) -> Clusters:
-    """The `count` anchors, by area, that fit the sides (M, 2) of boxes best, of so many `restarts`.
+    """The best `count` anchors for boxes with sides (M, 2), out of `restarts` descents, sorted by area.
 
-    `update`: one of `UPDATES`. A set beyond `RUNGS` is clustered by samples first.
+    `update`: one of `UPDATES`. Sets larger than `RUNGS` are first clustered by samples.
 
     Raises:
-        UserError: fewer different shapes than anchors.
+        UserError: there are fewer different shapes than anchors.
     """
     if (shapes := _shapes(side)) < count:
         raise UserError(
@@ -52,10 +52,10 @@ def cluster_anchors(side: Floats, count: int, *, update: str = "median", restart
         )
     rng, middle = np.random.default_rng(seed), UPDATES[update]
     rungs = RUNGS if len(side) > RUNGS[-1][0] else ()
-    # Mixed, so that its first rows are a sample; widths beside widths, as all that follows takes whole columns.
+    # Shuffled, so that the first rows are a sample; column-major, because the code below works on columns.
     side = np.asfortranarray(rng.permutation(side) if rungs else side)
     first = side[: rungs[0][0]] if rungs else side
-    first = first if _shapes(first) >= count else side  # all but a few boxes may be alike
+    first = first if _shapes(first) >= count else side  # the sample may have too few different shapes
     anchors = [seeds(first, count, rng) for _ in range(restarts)]
     for boxes, going_on in rungs:
         anchors = [descend(side[:boxes], anchor, middle).anchor for anchor in anchors]
@@ -69,9 +69,9 @@ def _shapes(side: Floats) -> int:
 
 
 def seeds(side: Floats, count: int, rng: np.random.Generator) -> Floats:
-    """(`count`, 2) different ones of `side` (M, 2), far from each other. Source: k-means++ (Arthur, Vassilvitskii 2007)
+    """(`count`, 2) different rows of `side` (M, 2), by k-means++ (Arthur and Vassilvitskii 2007).
 
-    Each is drawn with a probability proportional to its squared distance from the nearest of those before.
+    Each is drawn with a probability proportional to its squared distance from the nearest one already chosen.
     """
     chosen = [side[rng.integers(len(side))]]
     distance = 1 - shape_iou(side, chosen[0])
@@ -83,9 +83,9 @@ def seeds(side: Floats, count: int, rng: np.random.Generator) -> Floats:
 
 
 def descend(side: Floats, anchor: Floats, middle: Middle) -> Clusters:
-    """Move `anchor` (K, 2) to the `middle` of the boxes that each fits best, as long as that raises the mean IoU.
+    """Move each anchor (K, 2) to the `middle` of the boxes it fits best, as long as the mean IoU rises.
 
-    The step that does not is not taken: neither mean nor median promises that 1 - IoU falls.
+    A step that does not raise it is discarded: neither mean nor median guarantees that 1 - IoU falls.
     """
     iou, which = best_anchor(side, anchor)
     steps = [float(iou.mean())]
@@ -99,28 +99,28 @@ def descend(side: Floats, anchor: Floats, middle: Middle) -> Clusters:
 
 
 def moved(side: Floats, iou: Floats, which: Ints, count: int, middle: Middle) -> Floats:
-    """(`count`, 2) the `middle` of the boxes of each cluster; an empty one starts again at the worst-fitted box.
+    """(`count`, 2) the `middle` of the boxes of each cluster. An empty cluster restarts at the worst-fitting box.
 
-    `iou`, `which`: (M,) of each box of `side` (M, 2), as `best_anchor` returns them.
+    `iou`, `which`: (M,) for the boxes of `side` (M, 2), as returned by `best_anchor`.
     """
     boxes = np.bincount(which, minlength=count)
-    order = np.argsort(which.astype(np.uint16), kind="stable")  # short integers are sorted in one pass
+    order = np.argsort(which.astype(np.uint16), kind="stable")  # 16-bit integers are radix-sorted
     groups = np.split(side[order], np.cumsum(boxes)[:-1])
     anchor = np.zeros((count, 2))
     for number in np.flatnonzero(boxes):
         anchor[number] = middle(groups[number], axis=0)
     for number in np.flatnonzero(boxes == 0):
         anchor[number] = side[iou.argmin()]
-        iou = np.maximum(iou, shape_iou(side, anchor[number]))  # the next one starts elsewhere
+        iou = np.maximum(iou, shape_iou(side, anchor[number]))  # the next empty cluster starts elsewhere
     return anchor
 
 
 def best_anchor(side: Floats, anchor: Floats) -> tuple[Floats, Ints]:
     """(M,) the best `shape_iou` of `side` (M, 2) with any row of `anchor` (K, 2), and (M,) the first such row."""
-    side = np.asfortranarray(side)  # as it is within a clustering
+    side = np.asfortranarray(side)  # no copy within a clustering
     best, which = np.full(len(side), -1.0), np.zeros(len(side), np.int64)
     for number, shape in enumerate(anchor):
         iou = shape_iou(side, shape)
-        which += (iou > best) * (number - which)  # an assignment through a mask would take several times as long
+        which += (iou > best) * (number - which)  # several times faster than assignment by a mask
         np.maximum(best, iou, out=best)
     return best, which

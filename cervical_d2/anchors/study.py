@@ -1,4 +1,4 @@
-"""Anchors clustered for a split beside those of a config: boxes as a training meets them, and how well anchors fit.
+"""Compares anchors clustered for a split with those of a config, on boxes at the training resolutions.
 
 M boxes, K anchors on L levels; sizes are (width, height) in pixels of the network's input.
 """
@@ -21,30 +21,34 @@ from cervical_d2.datasets.registry import resolve
 from cervical_d2.errors import UserError
 from cervical_d2.modeling.anchors import ClusteredAnchorGenerator, anchor_levels, levels_key
 
-TINY = 1.0  # px of the image; ComparisonDetector's README advises against boxes so narrow or low
+TINY = 1.0  # px of the image; ComparisonDetector's README advises to drop such thin boxes
 GOOD = 0.5  # IoU
-LOST = 0.02  # of a class's boxes, to a grid that is too coarse for them, is told
-OF_RANGE = 5  # short sides that stand for all between MIN_SIZE_TRAIN's two, where a training draws from a range
-DIGITS = 4  # significant ones of a side
+LOST = 0.02  # share of a class's boxes that a coarse grid may lose without a warning
+OF_RANGE = 5  # number of short sides used for MIN_SIZE_TRAIN if training draws from a range
+DIGITS = 4  # significant digits of a side
 
 
 class Clustering(NamedTuple):
-    """How anchors are to be found: see `cluster_anchors`."""
+    """Settings of `cluster_anchors`."""
 
     update: str
     restarts: int
     seed: int
 
     def __call__(self, side: Floats, count: int) -> Floats:
-        """(`count`, 2) anchors of boxes with sides (M, 2), to `DIGITS` figures, the smallest first."""
+        """(`count`, 2) anchors for boxes with sides (M, 2), rounded to `DIGITS` significant digits, smallest first."""
         anchor = cluster_anchors(side, count, **self._asdict()).anchor
         return np.array([[float(f"{length:.{DIGITS}g}") for length in sides] for sides in anchor])
 
 
 class Study(NamedTuple):
-    """`boxes` as the network meets them in a training; `fits` of the config's own anchors and of the clustered ones,
-    which are in `cfg`, by shape; `grid`: IoUs (M,) where they stand; `sweep`: mean IoU by number of anchors, {} if it
-    was not asked for; `without`: the levels with which no class is lost to the grid, None if all are or none helps."""
+    """The comparison of the config's anchors with the clustered ones.
+
+    `boxes`: at the training resolutions; `tiny`: number of boxes left out; `cfg`: config with the clustered anchors;
+    `fits`: fit of both sets of anchors by shape; `grid`: IoUs (M,) of both on the grid; `how`: the settings; `sweep`:
+    mean IoU by number of anchors, {} if not computed; `without`: the levels to leave out so that no class loses boxes
+    to the grid, None if none has to be or leaving out does not help.
+    """
 
     boxes: SplitBoxes
     tiny: int
@@ -60,22 +64,23 @@ OWN, CLUSTERED = "config's", "k-means"
 
 
 def boxes_of_split(name: str) -> SplitBoxes:
-    """Those of a registered split, NAME@MAP or FILE.yaml:SPLIT; no image is opened."""
+    """The boxes of a registered split, NAME@MAP or FILE.yaml:SPLIT. No image is opened."""
     registered = resolve(name)
     return arrays_of(registered, MetadataCatalog.get(registered).thing_classes, DatasetCatalog.get(registered))
 
 
 def boxes_of_file(path: Path) -> SplitBoxes:
-    """Those of a COCO file, with the classes that it lists."""
+    """The boxes of a COCO file, with the classes that it lists."""
     split = read_source(Source(path.stem, None, path), "coco")
     split.problems.settle()
     return arrays_of(path.stem, split.document.classes, split.document.records)
 
 
 def study_anchors(split: SplitBoxes, cfg: CfgNode, count: int, how: Clustering, sweep: bool = False) -> Study:
-    """Cluster the boxes of `split`, scaled as a training with `cfg` does, into `count` anchors; compare.
+    """Cluster the boxes of `split`, scaled as in training with `cfg`, into `count` anchors, and compare.
 
-    `sweep`: into all smaller numbers too. Raises `UserError` for boxes or a number that the levels cannot have.
+    `sweep`: also cluster into all smaller numbers. Raises `UserError` if there are no usable boxes, or if `count` is
+    not a multiple of the number of levels.
     """
     levels = anchor_levels(cfg)
     _check_count(count, levels)
@@ -138,15 +143,15 @@ def _check_count(count: int, levels: Sequence[str]) -> None:
     if count < 1 or count % len(levels):
         near = max(1, count // len(levels)) * len(levels)
         raise UserError(
-            f"--num-anchors {count}: the {len(levels)} levels {', '.join(levels)} need equally many; use "
+            f"--num-anchors {count}: the {len(levels)} levels {', '.join(levels)} need the same number each; use "
             f"{near} or {near + len(levels)}"
         )
 
 
 def training_boxes(split: SplitBoxes, cfg: CfgNode) -> tuple[SplitBoxes, int]:
-    """`split` as the network meets it: each box once at each of `training_sizes`; and how many were too small.
+    """`split` with each box at each of `training_sizes`, and the number of boxes that were too small.
 
-    Left out are boxes of `TINY` px or less, and those below `INPUT.MIN_BOX`. Raises `UserError` if none is left.
+    Boxes of at most `TINY` px and those below `INPUT.MIN_BOX` are left out. Raises `UserError` if none remain.
     """
     shortest = sides(split.box).min(axis=1, initial=np.inf)
     keep = (shortest > TINY) & (shortest >= cfg.INPUT.MIN_BOX)
@@ -163,7 +168,7 @@ def training_boxes(split: SplitBoxes, cfg: CfgNode) -> tuple[SplitBoxes, int]:
 
 
 def training_sizes(cfg: CfgNode) -> list[int]:
-    """The short sides of `INPUT.MIN_SIZE_TRAIN`; of a range, `OF_RANGE` of them, evenly from end to end."""
+    """The short sides of `INPUT.MIN_SIZE_TRAIN`; for a range, `OF_RANGE` evenly spaced values."""
     given = sorted(set(cfg.INPUT.MIN_SIZE_TRAIN))
     if cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING == "range":
         given = sorted({round(size) for size in np.linspace(given[0], given[-1], OF_RANGE)})
@@ -171,19 +176,19 @@ def training_sizes(cfg: CfgNode) -> list[int]:
 
 
 def sizes_in_words(cfg: CfgNode) -> str:
-    """As papers write them, long side first: "(1333, 640), (1333, 800)"."""
+    """The training sizes as text, long side first as in papers: "(1333, 640), (1333, 800)"."""
     return ", ".join(f"({cfg.INPUT.MAX_SIZE_TRAIN}, {short})" for short in training_sizes(cfg))
 
 
 def at_test_size(cfg: CfgNode, short: int) -> CfgNode:
-    """A copy of `cfg` that tests images at a size of its training."""
+    """A copy of `cfg` whose test resize uses a training size."""
     cfg = cfg.clone()
     cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST = short, cfg.INPUT.MAX_SIZE_TRAIN
     return cfg
 
 
 def with_clusters(cfg: CfgNode, anchor: Floats) -> CfgNode:
-    """A copy of `cfg` with `anchor` (K, 2), sorted by area, in equal parts on its levels."""
+    """A copy of `cfg` with the anchors (K, 2), sorted by area, divided equally among its levels."""
     cfg = cfg.clone()
     cfg.MODEL.ANCHOR_GENERATOR.NAME = ClusteredAnchorGenerator.__name__
     cfg.MODEL.ANCHOR_GENERATOR.CLUSTERS = anchor.reshape(len(anchor_levels(cfg)), -1, 2).tolist()

@@ -1,1 +1,1 @@
-"""Records -> batches: loader, mapper, augmentation. Imports datasets and the rooms above it."""
+"""From records to batches: loader, mapper, augmentation."""

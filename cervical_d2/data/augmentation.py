@@ -1,8 +1,8 @@
-"""Augmentations for what varies between smears and cameras: direction, stain, light, focus, compression.
+"""Augmentations for variation between smears and cameras: orientation, stain, light, focus, compression.
 
 A new one is a `T.Augmentation` and a row of `AUGMENTATIONS`. Images are (H, W, 3) uint8; lengths are pixels of the
-resized image, which the network gets. Everything random comes from numpy's global generator, which the loader seeds
-for each image of each epoch.
+resized image, the network's input. Random numbers come from numpy's global generator, which the loader seeds for each
+image of each epoch.
 """
 
 import math
@@ -19,12 +19,12 @@ from cervical_d2.config_keys import KEYS, Key
 from cervical_d2.data.rotation import RandomCellRotation, RandomRot90
 from cervical_d2.errors import UserError
 
-# Optical density that a unit of hematoxylin, eosin and DAB has in red, green and blue (Ruifrok and Johnston 2001).
+# Optical density of one unit of hematoxylin, eosin and DAB in red, green and blue (Ruifrok and Johnston 2001).
 HED = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
-# Natural density of each gray level; one is added so that white has none and black a finite one, ln 256.
+# Optical density (natural log) of each gray level. One is added so that white has density 0 and black a finite one.
 DENSITY = -np.log((np.arange(256) + 1) / 256).astype(np.float32)
-# Tellez et al. (2018) shift a stain by as much as they scale it. In natural density s = 0.2 would turn a white
-# background gray by up to 93 levels; a tenth of it, by 11.
+# Tellez et al. (2018) use the same range for shift and scale. With s = 0.2 that would darken a white background by up
+# to 93 gray levels; a tenth of it, by 11.
 SHIFT = 0.1
 
 
@@ -38,15 +38,15 @@ class StainJitter(T.Augmentation):
         self.strength, self.rgb = strength, rgb
 
     def get_transform(self, image: np.ndarray) -> T.Transform:
-        """`image` (H, W, 3), RGB or BGR as `rgb` says."""
+        """`image` (H, W, 3), RGB or BGR according to `rgb`."""
         scale, shift = np.random.uniform(-self.strength, self.strength, (2, 3))
         return T.ColorTransform(lambda img: restain(img, 1 + scale, SHIFT * shift, self.rgb))
 
 
 def restain(image: np.ndarray, scale: np.ndarray, shift: np.ndarray, rgb: bool = True) -> np.ndarray:
-    """`image` (H, W, 3) uint8 with the densities of its three stains scaled and shifted, (3,) each."""
+    """`image` (H, W, 3) uint8 with the densities of its three stains multiplied by `scale` (3,) and shifted (3,)."""
     stains = HED if rgb else HED[:, ::-1]
-    # Into stains, scale, shift and back are one affine map of densities; cv2 wants column vectors.
+    # Separation, scaling, shift and recombination are one affine map of densities. cv2 expects column vectors.
     linear = np.linalg.inv(stains) @ np.diag(scale) @ stains
     density = cv2.transform(DENSITY[image], np.column_stack([linear.T, shift @ stains]))
     return np.clip(np.rint(256 * cv2.exp(-density) - 1), 0, 255).astype(np.uint8)
@@ -65,7 +65,7 @@ class RandomBlur(T.Augmentation):
 
 
 class RandomDefocus(T.Augmentation):
-    """What a lens out of focus does: each point becomes a disk, its radius uniform in [0, `radius`] px."""
+    """Defocus: convolution with a disk whose radius is uniform in [0, `radius`] px."""
 
     def __init__(self, radius: float):
         self.radius = radius
@@ -77,7 +77,7 @@ class RandomDefocus(T.Augmentation):
 
 
 def disk(radius: float) -> np.ndarray:
-    """(2 k + 1, 2 k + 1) float32, sum 1: a disk of `radius` px whose edge pixels count by the part inside."""
+    """(2 k + 1, 2 k + 1) float32 kernel with sum 1: an antialiased disk of `radius` px."""
     reach = math.ceil(radius)
     x = np.arange(-reach, reach + 1)
     covered = np.clip(radius + 0.5 - np.hypot(x, x[:, None]), 0, 1)
@@ -85,20 +85,20 @@ def disk(radius: float) -> np.ndarray:
 
 
 class RandomJpeg(T.Augmentation):
-    """JPEG artifacts of a quality uniform in [`quality`, 100]."""
+    """JPEG compression with a quality uniform in [`quality`, 100]."""
 
     def __init__(self, quality: int, rgb: bool):
         self.quality, self.rgb = quality, rgb
 
     def get_transform(self, image: np.ndarray) -> T.Transform:
-        """`image` (H, W, 3), RGB or BGR as `rgb` says."""
+        """`image` (H, W, 3), RGB or BGR according to `rgb`."""
         quality = int(np.random.randint(self.quality, 101))
         return T.ColorTransform(lambda img: compressed(img, quality, self.rgb))
 
 
 def compressed(image: np.ndarray, quality: int, rgb: bool = True) -> np.ndarray:
-    """`image` (H, W, 3) uint8 after a JPEG of `quality`, 1 to 100, RGB or BGR as `rgb` says."""
-    # JPEG keeps less of blue and red than of green, so it must know which is which; OpenCV takes BGR.
+    """`image` (H, W, 3) uint8, RGB or BGR according to `rgb`, after JPEG compression with `quality`, 1 to 100."""
+    # JPEG treats the color channels differently, and OpenCV expects BGR.
     bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if rgb else image
     _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
     decoded = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR))
@@ -106,11 +106,11 @@ def compressed(image: np.ndarray, quality: int, rgb: bool = True) -> np.ndarray:
 
 
 class Augmentation(NamedTuple):
-    """One augmentation and its config key, whose values run from 0 (off) to `most`.
+    """One augmentation and its config key, whose values range from 0 (off) to `most`.
 
-    `build(value, rgb)` makes it for fields, `rgb` says whether images are RGB or BGR; None: only classifiers have it.
-    `example` is a strong value for the picture of docs/augmentation.md; `by_color`: red, green and blue are treated
-    differently; `moves`: it moves the cells, which a classifier does in its own way (`cell_augmentation.motion`).
+    `build(value, rgb)` creates it for detectors, where `rgb` is True for RGB and False for BGR images; None: only
+    classifiers have it. `example`: a strong value for the picture in docs/augmentation.md. `by_color`: treats red,
+    green and blue differently. `moves`: moves the cells; classifiers do that differently (`cell_augmentation.motion`).
     """
 
     key: str
@@ -123,8 +123,7 @@ class Augmentation(NamedTuple):
     moves: bool = False
 
 
-# In the order in which they are applied, which is that of the picture itself: the smear lies on the slide, is stained,
-# lit, seen through a lens, and stored.
+# In the order of application, which follows image formation: orientation, stain, light, lens, compression.
 AUGMENTATIONS = (
     Augmentation(
         "INPUT.RANDOM_ROT90",
@@ -137,7 +136,7 @@ AUGMENTATIONS = (
         "INPUT.RANDOM_ROTATION",
         0.0,
         180,
-        "rotate by an angle in +- so many degrees; boxes turn as ellipses",
+        "rotate by a random angle up to +- this many degrees; boxes are rotated as ellipses",
         lambda value, rgb: RandomCellRotation(value),
         example=180.0,
         moves=True,
@@ -145,8 +144,8 @@ AUGMENTATIONS = (
     Augmentation(
         "INPUT.RANDOM_TRANSLATION",
         0.0,
-        0.5,  # of a side: beyond, more is mirror image than cell
-        "a classifier's: shift by +- so much of each side",
+        0.5,  # of a side: beyond that, most of the image is mirrored border
+        "classifier: shift by up to +- this share of each side",
         None,
         moves=True,
     ),
@@ -154,7 +153,7 @@ AUGMENTATIONS = (
         "INPUT.STAIN_JITTER",
         0.0,
         1,
-        "scale the density of each stain by 1 +- so much, and shift it a little",
+        "multiply the density of each stain by 1 +- up to this value, and shift it slightly",
         StainJitter,
         example=0.2,
         by_color=True,
@@ -163,7 +162,7 @@ AUGMENTATIONS = (
         "INPUT.BRIGHTNESS",
         0.0,
         1,
-        "multiply by a factor in 1 +- so much",
+        "multiply by a factor of 1 +- up to this value",
         lambda value, rgb: T.RandomBrightness(1 - value, 1 + value),
         example=0.2,
     ),
@@ -171,7 +170,7 @@ AUGMENTATIONS = (
         "INPUT.DEFOCUS",
         0.0,
         20,
-        "defocus half of the images: largest radius in px",
+        "defocus half of the images; largest radius in px",
         lambda value, rgb: T.RandomApply(RandomDefocus(value), 0.5),
         example=3.0,
     ),
@@ -179,7 +178,7 @@ AUGMENTATIONS = (
         "INPUT.BLUR",
         0.0,
         20,
-        "blur half of the images: largest sigma of a Gaussian in px",
+        "blur half of the images with a Gaussian; largest sigma in px",
         lambda value, rgb: T.RandomApply(RandomBlur(value), 0.5),
         example=2.0,
     ),
@@ -187,7 +186,7 @@ AUGMENTATIONS = (
         "INPUT.JPEG_QUALITY",
         0,
         100,
-        "compress with a quality from so much to 100",
+        "compress with a JPEG quality between this value and 100",
         RandomJpeg,
         example=10,
         by_color=True,
@@ -197,7 +196,7 @@ KEYS.extend(Key(row.key, row.default, f"{row.meaning}; from 0 (off) to {row.most
 
 
 def values_of(cfg: CfgNode) -> dict[str, Any]:
-    """The value of each key of `AUGMENTATIONS`, in their order. Raises `UserError` for one that is out of range."""
+    """The value of each key of `AUGMENTATIONS`, in that order. Raises `UserError` if one is out of range."""
     values = {row.key: config_value(cfg, row.key) for row in AUGMENTATIONS}
     for row in AUGMENTATIONS:
         if not 0 <= values[row.key] <= row.most:
@@ -206,10 +205,10 @@ def values_of(cfg: CfgNode) -> dict[str, Any]:
 
 
 def cytology_augmentations(cfg: CfgNode, *, moving: bool = True) -> list[T.Augmentation]:
-    """Those of `AUGMENTATIONS` that `cfg` switches on, in their order; without `moving` those that move no cell.
+    """The augmentations that `cfg` enables, in order. If `moving` is False, those that move cells are left out.
 
     Raises:
-        UserError: a value out of range, or an INPUT.FORMAT without red, green and blue where they are needed.
+        UserError: a value is out of range, or an augmentation needs colors and INPUT.FORMAT is not RGB or BGR.
     """
     values = values_of(cfg)
     rows = [row for row in AUGMENTATIONS if values[row.key] and (moving or not row.moves)]

@@ -1,4 +1,4 @@
-"""From a config to records and loaders."""
+"""Builds records and loaders of detectors from a config."""
 
 import dataclasses
 import functools
@@ -24,17 +24,17 @@ from cervical_d2.errors import UserError
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ReadSplit:
-    """What the files of a registered split say. `category_names`: see `datasets.formats.Document`."""
+    """The contents of a registered split. `category_names`: see `datasets.formats.Document`."""
 
     records: PackedRecords
     category_names: Mapping[Any, str]
 
 
 def read_registered(name: str) -> ReadSplit:
-    """The registered split `name`, read once in a process; no image is opened.
+    """The registered split `name`, read once per process. No image is opened.
 
-    It is kept for its reader: a name that is registered anew has another reader and is read anew. What anyone writes
-    into the files meanwhile is not seen, so that training, evaluation and report speak of the same data.
+    The cache key is the reader, so a name that is registered again is read again. Later changes of the files have no
+    effect, so training, evaluation and report use the same data.
     """
     return _read(DatasetCatalog[name])
 
@@ -48,10 +48,10 @@ def _read(reader: Callable[[], list[Record]]) -> ReadSplit:
 
 
 def records_of(names: tuple[str, ...]) -> PackedRecords:
-    """The records of the registered splits `names`, their images checked; both once in a process.
+    """The records of the registered splits `names`. They are read, and their images checked, once per process.
 
     Raises:
-        UserError: a split without images, or an image that cannot be used.
+        UserError: a split has no images, or an image cannot be used.
     """
     if bare := [name for name in names if not has_images(name)]:
         raise UserError(f"{bare[0]}: boxes without images; name their folder under 'images:'")
@@ -70,24 +70,26 @@ def _checked(names: tuple[str, ...], splits: tuple[ReadSplit, ...]) -> PackedRec
 
 
 def forget_records() -> None:
-    """Read and check all splits anew when they are next asked for."""
+    """Clear the caches, so that splits are read and checked again."""
     _read.cache_clear()
     _checked.cache_clear()
 
 
 def train_records(cfg: CfgNode) -> PackedRecords:
-    """What is trained on: all images, or those with boxes if `DATALOADER.FILTER_EMPTY_ANNOTATIONS`."""
+    """The training records: all images, or only those with boxes if `DATALOADER.FILTER_EMPTY_ANNOTATIONS`."""
     records = records_of(tuple(cfg.DATASETS.TRAIN))
     if all(entry.get("iscrowd") for record in records for entry in record["annotations"]):
         names = ", ".join(cfg.DATASETS.TRAIN)
-        raise UserError(f"{names}: no box to learn from in {len(records)} images; `cervical-d2 check` lists the reasons")
+        raise UserError(
+            f"{names}: no box to learn from in {len(records)} images; `cervical-d2 check` lists the reasons"
+        )
     if not cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
         return records
     return records.chosen([place for place, record in enumerate(records) if record["annotations"]])
 
 
 def build_train_loader(cfg: CfgNode) -> TrainLoader:
-    """This rank's batches; `SOLVER.IMS_PER_BATCH` counts the images of all ranks, a multiple of their number."""
+    """A loader of this rank's batches. `SOLVER.IMS_PER_BATCH` counts the images of all ranks together."""
     records = train_records(cfg)
     grouped = cfg.DATALOADER.ASPECT_RATIO_GROUPING
     wide = np.array([record["width"] > record["height"] for record in records]) if grouped else None
@@ -99,7 +101,7 @@ def build_train_loader(cfg: CfgNode) -> TrainLoader:
 
 
 def build_test_loader(cfg: CfgNode, name: str) -> DataLoader[Any]:
-    """Every image of the split once, over all ranks, one at a time, with its boxes for the validation loss."""
+    """A loader of every image of the split, one at a time, split among the ranks; has boxes for the validation loss."""
     mapper = DetectionMapper(test_augmentations(cfg), cfg.INPUT.FORMAT, min_side=cfg.INPUT.MIN_BOX)
     return build_detection_test_loader(
         dataset=records_of((name,)), mapper=mapper, num_workers=min(cfg.DATALOADER.NUM_WORKERS, 2)

@@ -1,6 +1,6 @@
-"""Images of single cells for a classifier: all of one size, turned and shifted with mirrored borders.
+"""Augmentation of single-cell images for classifiers: one size, rotation and shift with mirrored borders.
 
-Images are (H, W, 3) uint8. Everything random comes from numpy's global generator, as in `augmentation`.
+Images are (H, W, 3) uint8. Random numbers come from numpy's global generator, as in `augmentation`.
 """
 
 from collections.abc import Sequence
@@ -20,10 +20,10 @@ from cervical_d2.errors import UserError
 
 
 class MirroredMotion(T.Transform):
-    """Rotate by `angle` degrees counterclockwise about the center, then shift by (`dx`, `dy`) px; the size is kept.
+    """Rotate by `angle` degrees counterclockwise about the center, then shift by (`dx`, `dy`) px; keeps the size.
 
-    The outside becomes the mirror image of the inside. Fields are filled with one color instead, as a mirror would show
-    cells that nobody has labeled; an image of one cell has no others.
+    Borders are filled by reflection. For detectors they are filled with one color, because a reflection would show
+    unlabeled cells; an image of a single cell has no others.
     """
 
     def __init__(self, h: int, w: int, angle: float, dx: float = 0.0, dy: float = 0.0):
@@ -33,18 +33,18 @@ class MirroredMotion(T.Transform):
         self.matrix[:, 2] += np.array([dx, dy])
 
     def apply_image(self, img: np.ndarray) -> np.ndarray:
-        """(H, W, C), of the same size."""
+        """Transform an image (H, W, C); the size stays the same."""
         return cv2.warpAffine(
             img, self.matrix, (self.w, self.h), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
         )
 
     def apply_coords(self, coords: np.ndarray) -> np.ndarray:
-        """(N, 2) x, y of pixels' middles, counted from the middle of the first."""
+        """Transform (N, 2) x, y coordinates, where pixel centers are integers."""
         return coords @ self.matrix[:, :2].T + self.matrix[:, 2]
 
 
 class RandomMirroredMotion(T.Augmentation):
-    """An angle uniform in +-`degrees`, a shift uniform in +-`translation` of each side."""
+    """`MirroredMotion` by an angle uniform in +-`degrees` and a shift uniform in +-`translation` of each side."""
 
     def __init__(self, degrees: float, translation: float):
         super().__init__()
@@ -59,24 +59,21 @@ class RandomMirroredMotion(T.Augmentation):
 
 
 def resize(cfg: CfgNode) -> T.Augmentation:
-    """To `INPUT.SIDE` in width and height; proportions are not kept, so that a cropped cell fills its image."""
+    """Resize to `INPUT.SIDE` in width and height. The aspect ratio is not kept, so a cropped cell fills the image."""
     if cfg.INPUT.SIDE < 1:
         raise UserError(f"INPUT.SIDE is {cfg.INPUT.SIDE}; write the pixels of a side, such as 224")
     return T.Resize((cfg.INPUT.SIDE, cfg.INPUT.SIDE))
 
 
 def motion(cfg: CfgNode) -> list[T.Augmentation]:
-    """`INPUT.RANDOM_ROTATION` and `RANDOM_TRANSLATION`, for after the resize: before it, they would cut long cells."""
+    """`INPUT.RANDOM_ROTATION` and `RANDOM_TRANSLATION`. Applied after the resize; before, they would cut long cells."""
     values = values_of(cfg)
     degrees, translation = values["INPUT.RANDOM_ROTATION"], values["INPUT.RANDOM_TRANSLATION"]
     return [RandomMirroredMotion(degrees, translation)] if degrees or translation else []
 
 
 def cell_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
-    """Resize, motion, flip, then what varies between smears and cameras.
-
-    Raises `UserError` for a setting out of range.
-    """
+    """Resize, motion, flip, then `cytology_augmentations`. Raises `UserError` if a setting is out of range."""
     flip = cfg.INPUT.RANDOM_FLIP
     flips = [T.RandomFlip(horizontal=flip == "horizontal", vertical=flip == "vertical")] if flip != "none" else []
     return [resize(cfg), *motion(cfg), *flips, *cytology_augmentations(cfg, moving=False)]
@@ -89,7 +86,7 @@ class CellMapper:
         self.augmentations, self.image_format = T.AugmentationList(augmentations), image_format
 
     def __call__(self, record: Record) -> dict[str, Any]:
-        """`record` is not changed. Raises `UserError` for an image that cannot be read."""
+        """Map `record`, which is not changed. Raises `UserError` if the image cannot be read."""
         augmented = T.AugInput(read_image(record["file_name"], self.image_format))
         self.augmentations(augmented)
         return {

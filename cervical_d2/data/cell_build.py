@@ -1,4 +1,4 @@
-"""From a classifier's config to its batches: repeats and weights of the classes, loaders.
+"""Builds a classifier's loaders, class repeats and class weights from a config.
 
 N images, K classes.
 """
@@ -22,10 +22,10 @@ BALANCED = "balanced"
 
 
 def by_class(values: Any, key: str, classes: list[str], least: float) -> np.ndarray | None:
-    """(K,) the numbers of the config's `key`, None where it has none.
+    """The (K,) `values` of the config's `key` as an array, or None if they are empty.
 
     Raises:
-        UserError: another number of them than of `classes`, or one that is not above `least`.
+        UserError: there is not one number for each class, or a number is not above `least`.
     """
     if not len(values):
         return None
@@ -39,14 +39,16 @@ def by_class(values: Any, key: str, classes: list[str], least: float) -> np.ndar
 
 
 def repeats(cfg: CfgNode, labels: np.ndarray) -> np.ndarray | None:
-    """(N,) presentations of each image in an epoch, None where all have one; `labels` (N,)."""
+    """(N,) how often each image is used per epoch, or None if each is used once; `labels` (N,)."""
     classes = class_names(list(cfg.DATASETS.TRAIN))
-    found = by_class(cfg.DATALOADER.CLASS_REPEATS, "DATALOADER.CLASS_REPEATS", classes, 0)
-    return None if found is None else found[labels]
+    times = by_class(cfg.DATALOADER.CLASS_REPEATS, "DATALOADER.CLASS_REPEATS", classes, 0)
+    return None if times is None else times[labels]
 
 
 def prepare_training(cfg: CfgNode) -> tuple[int, list[str]]:
-    """Check what can be checked; put numbers for ('balanced',) into `cfg`; presentations in an epoch, lines to tell.
+    """Check the settings and replace CLASS_WEIGHTS ('balanced',) by numbers in `cfg`.
+
+    Returns the number of training samples per epoch and lines for the log.
 
     Raises:
         UserError: a class is missing from training or a test split, or a setting is out of range.
@@ -56,13 +58,13 @@ def prepare_training(cfg: CfgNode) -> tuple[int, list[str]]:
     counts = check_split(cfg.DATASETS.TRAIN)
     for name in cfg.DATASETS.TEST:
         check_split([name])
-    cell_augmentations(cfg)  # refused now if out of range
+    cell_augmentations(cfg)  # raises if a value is out of range
     classes = class_names(list(cfg.DATASETS.TRAIN))
     times = by_class(cfg.DATALOADER.CLASS_REPEATS, "DATALOADER.CLASS_REPEATS", classes, 0)
     shown = counts if times is None else counts * times
     head = cfg.MODEL.CLASSIFIER
     if tuple(head.CLASS_WEIGHTS) == (BALANCED,):
-        # n / (K n_k), as scikit-learn's "balanced": their mean over the presentations is 1.
+        # n / (K n_k), as scikit-learn's "balanced": their mean over the training samples is 1.
         head.CLASS_WEIGHTS = tuple(round(float(weight), 6) for weight in shown.sum() / (len(shown) * shown))
     weights = by_class(head.CLASS_WEIGHTS, "MODEL.CLASSIFIER.CLASS_WEIGHTS", classes, 0)
     lines = [
@@ -76,7 +78,7 @@ def prepare_training(cfg: CfgNode) -> tuple[int, list[str]]:
 
 
 def build_cell_train_loader(cfg: CfgNode) -> TrainLoader:
-    """This rank's batches; copies of an image that `CLASS_REPEATS` asks for are augmented anew each time."""
+    """A loader of this rank's batches. Repeats of an image (`CLASS_REPEATS`) are augmented differently each time."""
     records = labeled_records(cfg.DATASETS.TRAIN)
     plan = BatchPlan(len(records), cfg.SOLVER.IMS_PER_BATCH, cfg.SEED, repeats=repeats(cfg, labels_of(records)))
     mapper = CellMapper(cell_augmentations(cfg), cfg.INPUT.FORMAT)
@@ -85,7 +87,7 @@ def build_cell_train_loader(cfg: CfgNode) -> TrainLoader:
 
 
 def build_cell_test_loader(cfg: CfgNode, name: str) -> DataLoader[Any]:
-    """Every image of the split once, over all ranks, one at a time, as it is but for its size."""
+    """A loader of every image of the split, one at a time, divided among the ranks; images are only resized."""
     mapper = CellMapper([resize(cfg)], cfg.INPUT.FORMAT)
     return build_detection_test_loader(
         dataset=labeled_records([name]), mapper=mapper, num_workers=min(cfg.DATALOADER.NUM_WORKERS, 2)

@@ -1,4 +1,4 @@
-"""The label of an image that shows one cell, and what a classifier asks of those of a split.
+"""Labels of single-cell images, and checks of a split for classifiers.
 
 N images, K classes.
 """
@@ -16,10 +16,10 @@ from cervical_d2.errors import UserError
 
 
 def label_of(record: Record) -> int | None:
-    """The class of what the image shows; None where a label map has taken it out.
+    """The class of the image, or None if a label map has removed it.
 
     Raises:
-        UserError: it shows cells of several classes.
+        UserError: the image shows cells of several classes.
     """
     labels = {entry["category_id"] for entry in record["annotations"] if entry["category_id"] >= 0}
     if len(labels) > 1:
@@ -32,10 +32,10 @@ def label_of(record: Record) -> int | None:
 
 
 def labeled_records(names: Sequence[str]) -> PackedRecords:
-    """The images of the registered splits `names` that have a label.
+    """The records of the registered splits `names` that have a label.
 
     Raises:
-        UserError: as `records_of` and `label_of`; or there is none.
+        UserError: `records_of` or `label_of` raises it, or no record has a label.
     """
     records = records_of(tuple(names))
     kept = [place for place, record in enumerate(records) if label_of(record) is not None]
@@ -45,25 +45,25 @@ def labeled_records(names: Sequence[str]) -> PackedRecords:
 
 
 def labels_of(records: Sequence[Record]) -> np.ndarray:
-    """(N,) classes of what `labeled_records` returns."""
+    """(N,) the classes of `records`, as returned by `labeled_records`."""
     return np.array([label_of(record) for record in records], np.int64)
 
 
 def check_classes(where: str, counts: np.ndarray, classes: Sequence[str], cure: str) -> None:
-    """Raises `UserError` unless `counts` (K,) has an image of each of `classes`; `where` and `cure` are told."""
+    """Raise `UserError` unless every class has an image (`counts`, (K,)). The message has `where` and `cure`."""
     present = [name for name, count in zip(classes, counts, strict=True) if count]
     missing = [name for name, count in zip(classes, counts, strict=True) if not count]
     if len(present) == 1:
-        raise UserError(f"{where}: one class alone, {present[0]} ({int(counts.sum())} images); {cure}")
+        raise UserError(f"{where}: only one class, {present[0]} ({int(counts.sum())} images); {cure}")
     if missing:
         raise UserError(f"{where}: no image of the class {', '.join(missing)}; {cure}")
 
 
 def check_split(names: Sequence[str]) -> np.ndarray:
-    """(K,) how many images of each class the registered splits `names` have together.
+    """(K,) the number of images of each class in the registered splits `names` together.
 
     Raises:
-        UserError: of some class none, or a class's folder is empty.
+        UserError: a class has no image, or the folder of a class is empty.
     """
     for name in names:
         _check_folders(name)
@@ -74,15 +74,15 @@ def check_split(names: Sequence[str]) -> np.ndarray:
 
 
 def _check_folders(name: str) -> None:
-    """Raises `UserError` for a class's folder without an image; a label map that joins classes would hide it."""
+    """Raise `UserError` if the folder of a class has no image. A label map that merges classes would hide that."""
     try:
         definition = definition_of(name)
-    except UserError:  # registered by other means
+    except UserError:  # registered without a definition
         return
     empty_classes = format_of(definition.format).empty_classes
     for folder, label in empty_classes(source_of(definition)) if empty_classes else ():
         if definition.classes.index(label) is not None:
             raise UserError(
-                f"{folder}: a class's folder without an image; put its images there, or remove the folder and take the "
+                f"{folder}: a class folder without images; put its images there, or remove the folder and take the "
                 "class out of 'classes:' of the data set"
             )

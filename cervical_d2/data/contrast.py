@@ -1,4 +1,4 @@
-"""Whether a data set has the contrast that the norms of a pre-trained network were made for."""
+"""Checks whether the contrast of a data set is too low for the fixed norm statistics of a pre-trained network."""
 
 from collections.abc import Sequence
 
@@ -9,15 +9,15 @@ from cervical_d2.data.pixels import pixel_statistics
 from cervical_d2.datasets.formats import Record
 
 SAMPLE = 16  # images, evenly spaced
-LEAST = 0.5  # of MODEL.PIXEL_STD; measured: a third of it costs 14 points of AP50 on BCCD (docs/xu2022.md)
+LEAST = 0.5  # of MODEL.PIXEL_STD; at a third, AP50 on BCCD drops by 14 points (docs/xu2022.md)
 KEEPS_STATISTICS = {"FrozenBN", "EvalBN"}
-IN_WEIGHTS = 2.0  # a PIXEL_STD below it is none: the first convolution's weights hold it
+IN_WEIGHTS = 2.0  # a smaller PIXEL_STD is not a real one: the weights of the first convolution include it
 
 
 def contrast_lines(cfg: CfgNode, records: Sequence[Record]) -> list[str]:
-    """A line if pixels deviate far less than `MODEL.PIXEL_STD` and pre-trained norms keep their statistics, else none.
+    """A warning if contrast is below `LEAST` of what frozen BatchNorm statistics expect, else [].
 
-    Norms that take the batch's statistics make up for it.
+    Norms that use batch statistics compensate for low contrast.
     """
     model = cfg.MODEL
     kept = model.RESNETS.NORM in KEEPS_STATISTICS or model.BACKBONE.FREEZE_AT or model.BACKBONE.FREEZE_STAGES
@@ -27,9 +27,9 @@ def contrast_lines(cfg: CfgNode, records: Sequence[Record]) -> list[str]:
     std = pixel_statistics([records[int(place)] for place in places], cfg.INPUT.FORMAT).std
     if np.mean(np.divide(std, model.PIXEL_STD)) >= LEAST:
         return []
-    told = ", ".join(f"{value:.1f}" for value in std)
+    values = ", ".join(f"{value:.1f}" for value in std)
     line = (
-        f"contrast: pixels of {len(places)} images have a std of {told}, far less than MODEL.PIXEL_STD, and norms that "
-        "keep their statistics cannot make up for it; `cervical-d2 mean-std` computes the data's own"
+        f"contrast: pixels of {len(places)} images have a std of {values}, far below MODEL.PIXEL_STD, and norms with "
+        "fixed statistics cannot compensate for it; `cervical-d2 mean-std` computes mean and std of the data"
     )
     return [line]

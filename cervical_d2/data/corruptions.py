@@ -1,6 +1,6 @@
-"""What may happen to a picture after training: five strengths each, from barely visible to severe but plausible.
+"""Image corruptions for robustness tests, in five strengths from barely visible to severe but plausible.
 
-Images are (H, W, 3) uint8 RGB at the size of their file, before the resize; so a pixel is one of the file.
+Images are (H, W, 3) uint8 RGB in their original size, before the resize; lengths are pixels of the file.
 """
 
 from collections.abc import Callable
@@ -14,33 +14,33 @@ from cervical_d2.randomness import Stream, generator
 
 
 def blur(image: np.ndarray, sigma: float, random: np.random.Generator) -> np.ndarray:
-    """A Gaussian of `sigma` px: focus, motion of the stage."""
+    """Gaussian blur with `sigma` px, as from defocus or stage motion."""
     return cv2.GaussianBlur(image, (0, 0), sigma)
 
 
 def noise(image: np.ndarray, deviation: float, random: np.random.Generator) -> np.ndarray:
-    """Normal noise, independent in each pixel and channel, of `deviation` gray levels: a sensor in little light."""
+    """Gaussian noise per pixel and channel with a `deviation` in gray levels, as from a sensor in low light."""
     drawn = random.standard_normal(image.shape, np.float32)
     return np.clip(np.rint(image + deviation * drawn), 0, 255).astype(np.uint8)
 
 
 def jpeg(image: np.ndarray, quality: float, random: np.random.Generator) -> np.ndarray:
-    """Compressed once more, with a `quality` of 1 to 100."""
+    """JPEG compression with a `quality` of 1 to 100."""
     return compressed(image, int(quality))
 
 
 def brightness(image: np.ndarray, factor: float, random: np.random.Generator) -> np.ndarray:
-    """Gray levels times `factor`; what exceeds 255 is cut off, as by a sensor."""
+    """Gray levels times `factor`, clipped at 255 like a saturated sensor."""
     return cv2.convertScaleAbs(image, alpha=factor)
 
 
 def stain(image: np.ndarray, factor: float, random: np.random.Generator) -> np.ndarray:
-    """Density of hematoxylin times `factor`, that of eosin divided by it; white stays white."""
+    """Density of hematoxylin times `factor`, density of eosin divided by it; white stays white."""
     return restain(image, np.array([factor, 1 / factor, 1]), np.zeros(3))
 
 
 class Corruption(NamedTuple):
-    """A name, what a value means in which unit, the values of strengths 1 to 5, and what it does to an image."""
+    """A corruption: name, meaning and unit of its values, the values of strengths 1 to 5, and the function."""
 
     name: str
     unit: str
@@ -49,7 +49,7 @@ class Corruption(NamedTuple):
 
 
 STRENGTHS = (1, 2, 3, 4, 5)
-# Light and stain go either way, and a model may bear one and not the other: a row each.
+# Light and stain change in both directions, and a model may be robust to only one of them.
 CORRUPTIONS = (
     Corruption("blur", "sigma, px", (0.7, 1.2, 2.0, 3.0, 4.5), blur),
     Corruption("noise", "sd, gray levels", (4, 8, 14, 22, 32), noise),
@@ -62,10 +62,10 @@ CORRUPTIONS = (
 
 
 def corrupted(image: np.ndarray, corruption: Corruption, strength: int, *, seed: int, number: int) -> np.ndarray:
-    """`image` (H, W, 3) uint8 RGB at `strength`, 1 to 5.
+    """`image` (H, W, 3) uint8 RGB with `corruption` at `strength`, 1 to 5.
 
-    What is random is a function of `seed` and the image's `number`. So all strengths share one pattern of noise, and
-    neither order nor resuming changes it.
+    Random numbers depend only on `seed` and the image's `number`, so all strengths share one noise pattern, and order
+    and resuming do not matter.
     """
     random = generator(seed, Stream.CORRUPTION, number)
     return corruption.apply(image, corruption.values[strength - 1], random)

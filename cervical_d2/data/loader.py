@@ -1,7 +1,7 @@
-"""Batches for training: a plan that is a function of (seed, iteration), and a loader that follows it.
+"""Training batches: a plan that depends only on (seed, iteration), and a loader that follows it.
 
-N images, B images in a batch of all ranks together. Position p = iteration * B + place counts presentations since the
-start; it fixes the image, its augmentation, the sampling of its anchors and proposals, and nothing else does.
+N images, B images per batch of all ranks together. The position p = iteration * B + place numbers all training samples.
+It alone determines the image, its augmentation, and the sampling of its anchors and proposals.
 """
 
 import functools
@@ -20,22 +20,22 @@ from cervical_d2.errors import UserError
 from cervical_d2.randomness import Stream, derived_seed, generator, numpy_seeded
 from cervical_d2.structures import set_sampling_seed
 
-CHUNK = 32  # batches among which images are sorted by shape: long enough to pair them, short beside an epoch
+CHUNK = 32  # batches within which images are sorted by shape; small compared with an epoch
 
 
 def quarter_turns(seed: int, position: int) -> int:
-    """0 to 3, of a presentation: known before its image is read, as a turned image goes with others of its shape."""
+    """Quarter turns, 0 to 3, of the sample at `position`. Batches are grouped by the shape after this rotation."""
     return derived_seed(seed, Stream.TURNS, position) % 4
 
 
 class BatchPlan:
-    """Which images make up which batch.
+    """Assigns images to batches.
 
-    Every image comes once a cycle, in a new order each; cycles follow without a gap, so that no image is dropped.
-    With `repeats` ((N,) relative frequencies) a cycle has as many presentations as their sum, rounded, and in each an
-    image comes as often as its part of them says, rounded up or down at random, so that the mean over cycles is exact.
-    With `wide` ((N,) bool, landscape) the images of a chunk of batches are sorted by shape, so that less is padded;
-    that moves an image within its chunk and no further. With `turning` the shape is that after `quarter_turns`.
+    Every cycle contains each image once, in a new order; cycles follow each other without gaps, so no image is dropped.
+    With `repeats`, (N,) relative frequencies, the length of a cycle is their sum, rounded. The number of times an image
+    occurs in a cycle is rounded up or down at random, so that the mean over cycles is exact.
+    With `wide`, (N,) bool for landscape images, the images of a chunk of batches are sorted by shape to reduce padding.
+    An image never leaves its chunk. With `turning`, the shape is the one after `quarter_turns`.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class BatchPlan:
         self._chunk = functools.lru_cache(maxsize=2)(self._sorted_chunk)
 
     def batch_at(self, iteration: int) -> list[tuple[int, int]]:
-        """[(position, image index)] of all ranks' images in `iteration`."""
+        """[(position, image index)] of the images of all ranks in `iteration`."""
         return self._chunk(iteration // CHUNK)[iteration % CHUNK]
 
     def _shuffled(self, cycle: int) -> np.ndarray:
@@ -62,11 +62,10 @@ class BatchPlan:
         order = rng.permutation(self.images)
         if self.repeats is None:
             return order
-        # Systematic sampling: the images lie on a line, each as long as it shall come; a comb of step 1 and random
-        # start hits each that often, up or down to a whole number. The order on the line is random, lest neighbors
-        # always come together.
+        # Systematic sampling: equally spaced points with a random offset on a line on which each image has the length
+        # of its frequency. The images are shuffled on the line, so that neighbors are not always drawn together.
         ends = np.floor(np.cumsum(self.repeats[order]) * (self.cycle / self.repeats.sum()) + rng.random())
-        ends[-1] = self.cycle  # whatever the rounding of the sum
+        ends[-1] = self.cycle  # removes rounding errors of the sum
         return rng.permutation(np.repeat(order, np.diff(ends, prepend=0).astype(int)))
 
     def _sorted_chunk(self, number: int) -> list[list[tuple[int, int]]]:
@@ -83,8 +82,8 @@ class BatchPlan:
         return [pairs[start : start + self.batch] for start in range(0, len(pairs), self.batch)]
 
 
-class _Presentations(Dataset):
-    """(position, image index) -> what the mapper makes of it, or its `UserError`, not yet a worker's traceback."""
+class _TrainingSamples(Dataset):
+    """Maps (position, image index) to the mapper's output, or to its `UserError`, which the main process raises."""
 
     def __init__(self, records: Sequence[Record], mapper: Callable[[Record], dict[str, Any]], seed: int):
         self.records = records
@@ -95,7 +94,7 @@ class _Presentations(Dataset):
         try:
             with numpy_seeded(self.seed, Stream.AUGMENTATION, position):
                 item = self.mapper({**self.records[index], "quarter_turns": quarter_turns(self.seed, position)})
-            if "instances" in item:  # of a classifier nothing is sampled
+            if "instances" in item:  # classifiers sample nothing
                 set_sampling_seed(item["instances"], derived_seed(self.seed, Stream.SAMPLING, position))
             return item
         except UserError as error:
@@ -103,9 +102,9 @@ class _Presentations(Dataset):
 
 
 class TrainLoader:
-    """Iterates over one rank's share of the batches from iteration `start`, without end.
+    """Endless iterator over one rank's share of the batches, from iteration `start` on.
 
-    `start` is read when the first batch is asked for: a trainer that resumes sets it before that.
+    `start` is read when the first batch is requested. A resuming trainer sets it before that.
     """
 
     def __init__(
@@ -118,7 +117,7 @@ class TrainLoader:
         rank: int = 0,
         ranks: int = 1,
     ):
-        self.dataset = _Presentations(records, mapper, plan.seed)
+        self.dataset = _TrainingSamples(records, mapper, plan.seed)
         self.plan, self.workers, self.rank, self.ranks, self.start = plan, workers, rank, ranks, 0
 
     def __iter__(self) -> Iterator[list[dict[str, Any]]]:
@@ -137,7 +136,7 @@ class TrainLoader:
 
 
 class _Share:
-    """One rank's (position, index) pairs, batch by batch; torch's loader draws them in the main process."""
+    """Batch sampler of one rank: yields lists of (position, index). It runs in the main process."""
 
     def __init__(self, loader: TrainLoader):
         self.loader = loader
@@ -151,7 +150,7 @@ class _Share:
 
 def _start_worker(_: int) -> None:
     torch.set_num_threads(1)
-    # A terminal or a scheduler signals every process, but a training that ends in good order still needs its batches.
+    # A terminal or scheduler sends the signal to every process, but the training needs its workers to stop cleanly.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
@@ -159,7 +158,7 @@ def _start_worker(_: int) -> None:
 
 
 def _end_with_parent() -> None:
-    """End this process by the first SIGTERM that its parent sent, and by no other."""
+    """End this process on a SIGTERM from its parent, and ignore those from other processes."""
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
         pass
     os._exit(0)

@@ -1,4 +1,4 @@
-"""From a dataset record to what the network gets."""
+"""From a dataset record to the network's input."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,9 +18,9 @@ from cervical_d2.structures import LabeledInstances, corners
 
 
 def train_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
-    """Crop if asked for, multi-scale resize, flip, then what varies between smears and cameras.
+    """Optional crop, multi-scale resize, flip, then `cytology_augmentations`.
 
-    Raises `UserError` for a setting out of range.
+    Raises `UserError` if a setting is out of range.
     """
     crop = [T.RandomCrop(cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE)] if cfg.INPUT.CROP.ENABLED else []
     upstream = resized_as(cfg, detection_utils.build_augmentation(cfg, is_train=True))
@@ -33,7 +33,7 @@ def test_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
 
 
 def read_image(path: str, image_format: str) -> np.ndarray:
-    """(H, W, 3) uint8 in `image_format`, turned upright by EXIF. Raises `UserError` if it cannot be read whole."""
+    """(H, W, 3) uint8 in `image_format`, rotated according to EXIF. Raises `UserError` if the file is broken."""
     try:
         return detection_utils.read_image(path, image_format)
     except FileNotFoundError as error:
@@ -59,12 +59,12 @@ class DetectionMapper:
         self.image_format, self.min_visible, self.min_side = image_format, min_visible, min_side
 
     def __call__(self, record: Record) -> dict[str, Any]:
-        """`record` is not changed. Raises `UserError` for an image that cannot be read or is of another size."""
+        """Map `record`, which is not changed. Raises `UserError` if the image is unreadable or has another size."""
         image = read_image(record["file_name"], self.image_format)
         if image.shape[:2] != (record["height"], record["width"]):
             raise UserError(
                 f"{record['file_name']}: is {image.shape[1]} x {image.shape[0]} px, but its annotations say "
-                f"{record['width']} x {record['height']}; mend the annotations"
+                f"{record['width']} x {record['height']}; correct the annotations"
             )
         augmented = T.AugInput(image)
         augmented.quarter_turns = record.get("quarter_turns")
@@ -85,11 +85,10 @@ def labeled_instances(
     min_visible: float = 0.0,
     min_side: float = 0.0,
 ) -> LabeledInstances:
-    """The annotations after `transforms`, clipped to `shape` (height, width); what no longer shows is left out.
+    """The annotations after `transforms`, clipped to `shape` (height, width); boxes outside of it are dropped.
 
-    Ignore regions and crowds are not cells to be learned, and stand aside as regions not to be punished; so does what
-    is left of a cell of which less than the share `min_visible` shows. Of a cell narrower or lower than `min_side` px
-    of its image nothing is left.
+    Ignore regions and crowds become ignore regions, and so do cells with a visible share below `min_visible`. Cells
+    whose width or height is below `min_side` (pixels of the original image) are dropped.
     """
     box = corners(annotations)
     kept = ((box[:, 2:] - box[:, :2]) >= min_side).all(axis=1)
@@ -112,6 +111,6 @@ def labeled_instances(
 
 
 def _enclosures(box: np.ndarray, transforms: T.TransformList) -> np.ndarray:
-    """(M, 4): all of each region is still covered when it is turned, unlike of a cell, which is round."""
+    """(M, 4) the boxes around the transformed corners of each region, which cover all of it even after a rotation."""
     points = transforms.apply_coords(box[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 2)).reshape(-1, 4, 2)
     return np.concatenate([points.min(axis=1), points.max(axis=1)], axis=1)

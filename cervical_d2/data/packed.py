@@ -1,4 +1,4 @@
-"""Records held once, as bytes: a worker process that reads them copies no page of memory."""
+"""Records stored as bytes, so that worker processes share their memory."""
 
 import pickle
 from collections.abc import Iterable, Sequence
@@ -10,9 +10,9 @@ from cervical_d2.datasets.formats import Record
 
 
 class PackedRecords(Sequence[Record]):
-    """A sequence of records that are unpacked anew at each access, so that whoever changes one changes a copy.
+    """A sequence of records that are unpickled at each access, so a caller always gets its own copy.
 
-    Python objects in a forked worker are copied page by page, as their reference counts change; an array is not.
+    In a forked worker, changes of reference counts copy the memory pages of Python objects, but not those of an array.
     """
 
     def __init__(self, records: Iterable[Record]):
@@ -24,7 +24,7 @@ class PackedRecords(Sequence[Record]):
 
     @staticmethod
     def joined(parts: "Sequence[PackedRecords]") -> "PackedRecords":
-        """All records of `parts`, which for several are copied."""
+        """All records of `parts`. The bytes are copied if there is more than one part."""
         if len(parts) == 1:
             return parts[0]
         whole, starts = object.__new__(PackedRecords), np.cumsum([0, *(len(part._bytes) for part in parts)])
@@ -33,7 +33,7 @@ class PackedRecords(Sequence[Record]):
         return whole
 
     def chosen(self, places: Sequence[int]) -> "PackedRecords":
-        """The records at `places`, in that order, in the same bytes."""
+        """The records at `places`, in that order. The bytes are shared, not copied."""
         chosen = object.__new__(PackedRecords)
         chosen._spans, chosen._bytes = self._spans[np.asarray(places, np.int64)], self._bytes
         return chosen
@@ -53,5 +53,5 @@ class PackedRecords(Sequence[Record]):
 
     @property
     def nbytes(self) -> int:
-        """Bytes held, those included that are shared with what was `chosen` from these."""
+        """Bytes of memory, including those shared with the sequences `chosen` from this one."""
         return self._bytes.nbytes + self._spans.nbytes

@@ -1,4 +1,4 @@
-"""Mean and standard deviation of a split's pixels, exactly and with the memory of one image."""
+"""Exact mean and standard deviation of a split's pixels. Holds one image in memory at a time."""
 
 import contextlib
 import functools
@@ -18,24 +18,24 @@ LEVELS = 256
 
 
 class PixelStatistics(NamedTuple):
-    """Over all pixels of all images, so that a large image weighs more; channels in the order of `format`."""
+    """Statistics over all pixels of all images, so larger images weigh more. Channels are in the order of `format`."""
 
     format: str
-    histogram: NDArray[np.int64]  # (channels, 256) how many pixels have each value
+    histogram: NDArray[np.int64]  # (channels, 256) number of pixels with each value
 
     @property
     def mean(self) -> list[float]:
-        """Per channel, 0 to 255."""
+        """Mean per channel, 0 to 255."""
         return [_moments(counts)[0] for counts in self.histogram.tolist()]
 
     @property
     def std(self) -> list[float]:
-        """Per channel, of the population."""
+        """Population standard deviation per channel."""
         return [_moments(counts)[1] for counts in self.histogram.tolist()]
 
     @property
     def yaml(self) -> str:
-        """A line to paste into a config."""
+        """A YAML line to paste into a config."""
         mean, std = (", ".join(f"{value:.3f}" for value in values) for values in (self.mean, self.std))
         return f"MODEL: {{PIXEL_MEAN: [{mean}], PIXEL_STD: [{std}]}}"
 
@@ -43,10 +43,10 @@ class PixelStatistics(NamedTuple):
 def pixel_statistics(records: Sequence[Record], image_format: str, workers: int = 0) -> PixelStatistics:
     """Read every image once, in `image_format` (`INPUT.FORMAT`). Source: "self" of Xu et al. (2022), Table 10.
 
-    `workers`: processes that read; whole numbers are added, so that any number of them gives the same.
+    `workers`: number of reading processes. The sums are integers, so the result does not depend on it.
 
     Raises:
-        UserError: an image is missing or broken, or the format is not of 8 bits.
+        UserError: an image is missing or broken, or the format does not have 8 bits.
     """
     count = functools.partial(_histogram, image_format)
     files = [record["file_name"] for record in records]
@@ -58,15 +58,15 @@ def pixel_statistics(records: Sequence[Record], image_format: str, workers: int 
 
 
 def _histogram(image_format: str, file: str) -> NDArray[np.int64]:
-    """(channels, 256) how many pixels of an image have each value."""
+    """(channels, 256) the number of pixels of an image with each value."""
     image = read_image(file, image_format)
     if image.dtype != np.uint8:
-        raise UserError(f"INPUT.FORMAT {image_format}: not of 8 bits, so without mean and std; use RGB or BGR")
+        raise UserError(f"INPUT.FORMAT {image_format}: mean and std need an 8-bit format; use RGB or BGR")
     return np.stack([np.bincount(channel.ravel(), minlength=LEVELS) for channel in np.moveaxis(image, -1, 0)])
 
 
 def _moments(counts: Sequence[int]) -> tuple[float, float]:
-    """Mean and standard deviation of the values 0, 1, ... from how often each occurs, in integers up to the end."""
+    """Mean and standard deviation of the values 0, 1, ... with these `counts`, in exact integer sums."""
     number = sum(counts)
     first = sum(value * count for value, count in enumerate(counts))
     second = sum(value * value * count for value, count in enumerate(counts))

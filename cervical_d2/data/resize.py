@@ -1,6 +1,6 @@
-"""The resize of training and test as mmdetection does it, where a config asks for that.
+"""The resize of mmdetection, as an option.
 
-Sizes are (width, height) or, as upstream's transforms have them, height first where named so; pixels.
+Sizes are (width, height) in pixels; the arguments `h`, `w` of Detectron2's transforms have the height first.
 """
 
 from collections.abc import Sequence
@@ -13,43 +13,43 @@ from fvcore.transforms.transform import Transform
 
 
 def scaled_size(width: int, height: int, short: int, long: int) -> tuple[int, int]:
-    """(width, height) after scaling once by min(`long` / longer side, `short` / shorter side), rounded.
+    """(width, height) scaled once by min(`long` / longer side, `short` / shorter side), rounded.
 
-    Detectron2 scales to `short` first and then once more to `long`, which rounds otherwise for some sizes: 121 x 946
-    becomes 171 x 1333 here and 170 x 1333 there. Source: Xu et al. 2022, Table 1; mmdetection's `rescale_size`.
+    Detectron2 first scales to `short` and then to `long`, which rounds differently for some sizes: 121 x 946 becomes
+    171 x 1333 here and 170 x 1333 there. Source: Xu et al. 2022, Table 1; mmdetection's `rescale_size`.
     """
     scale = min(long / max(width, height), short / min(width, height))
     return int(width * scale + 0.5), int(height * scale + 0.5)
 
 
 class OpenCVResize(Transform):
-    """Resize bilinearly with OpenCV, which does not average the pixels that it skips; Pillow does."""
+    """Bilinear resize with OpenCV, which does not anti-alias when it shrinks; Pillow does."""
 
     def __init__(self, h: int, w: int, new_h: int, new_w: int):
         super().__init__()
         self.h, self.w, self.new_h, self.new_w = h, w, new_h, new_w
 
     def apply_image(self, img: np.ndarray) -> np.ndarray:
-        """(H, W, C) uint8 or float."""
+        """Resize an image (H, W, C), uint8 or float."""
         return cv2.resize(img, (self.new_w, self.new_h), interpolation=cv2.INTER_LINEAR)
 
     def apply_coords(self, coords: np.ndarray) -> np.ndarray:
-        """(N, 2) x, y."""
+        """Scale (N, 2) x, y coordinates in place."""
         coords[:, 0] *= self.new_w / self.w
         coords[:, 1] *= self.new_h / self.h
         return coords
 
     def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
-        """(H, W) labels."""
+        """Resize (H, W) labels."""
         return cv2.resize(segmentation, (self.new_w, self.new_h), interpolation=cv2.INTER_NEAREST)
 
     def inverse(self) -> "OpenCVResize":
-        """Back to the size it came from."""
+        """The resize back to the original size."""
         return OpenCVResize(self.new_h, self.new_w, self.h, self.w)
 
 
 class Resize(T.Augmentation):
-    """Upstream's `ResizeShortestEdge`, which draws the same short side, in another way of rounding or by OpenCV."""
+    """Detectron2's `ResizeShortestEdge` with other rounding or with OpenCV. It draws the same short sides."""
 
     def __init__(self, upstream: T.ResizeShortestEdge, *, once: bool, opencv: bool):
         """`once`: sizes by `scaled_size`; `opencv`: pixels by `OpenCVResize`."""

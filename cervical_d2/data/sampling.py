@@ -1,4 +1,4 @@
-"""Showing images of rare classes more often."""
+"""Oversampling images of rare classes."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -13,10 +13,10 @@ SAMPLERS = ("TrainingSampler", "RepeatFactorTrainingSampler")
 
 
 def train_repeats(cfg: CfgNode, records: Sequence[Record]) -> np.ndarray | None:
-    """(N,) repeat factors as `DATALOADER` asks for; None where every image counts alike.
+    """(N,) repeat factors according to `DATALOADER`, or None without oversampling.
 
     Raises:
-        UserError: for another sampler, or a threshold that is no share of images.
+        UserError: the sampler is unknown, or the threshold is not between 0 and 1.
     """
     sampler, threshold = cfg.DATALOADER.SAMPLER_TRAIN, cfg.DATALOADER.REPEAT_THRESHOLD
     if sampler not in SAMPLERS:
@@ -29,10 +29,10 @@ def train_repeats(cfg: CfgNode, records: Sequence[Record]) -> np.ndarray | None:
 
 
 def repeat_factors(records: Sequence[Record], threshold: float, *, sqrt: bool = True) -> np.ndarray:
-    """(N,) how often each image is presented, relative to one of frequent classes alone, which has 1.
+    """(N,) repeat factor of each image, relative to images with only frequent classes, which have 1.
 
-    With f(c) the share of images that show class c, an image's factor is the largest of its classes'
-    max(1, sqrt(threshold / f(c))), without the root if not `sqrt`. Crowds and regions to ignore do not count.
+    If f(c) is the share of images that show class c, an image's factor is the maximum of max(1, sqrt(threshold / f(c)))
+    over its classes, without the root if not `sqrt`. Crowds and ignore regions do not count.
     Source: Gupta et al. (2019), LVIS, Appendix B.2.
     """
     classes = [{a["category_id"] for a in record["annotations"] if _counts(a)} for record in records]

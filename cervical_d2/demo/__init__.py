@@ -1,1 +1,1 @@
-"""The embedded demo set: scenes of cells, drawn. Imports the ground alone."""
+"""The embedded demo data set: synthetic scenes of cells."""

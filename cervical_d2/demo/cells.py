@@ -1,7 +1,7 @@
-"""What swims in a synthetic smear: each drawer returns a `Sprite`, a transparent layer on a patch of its own.
+"""The objects in a synthetic smear. Each drawing function returns a `Sprite`, a transparent layer on its own patch.
 
-Shapes: outlines are (N, 2) XY; patches are (h, w). Lengths in the tables are
-design pixels (the field is 320 wide) and become image pixels by `unit`.
+Shapes: outlines are (N, 2) XY; patches are (h, w). Lengths in the tables are design pixels (the field is 320 wide);
+`unit` converts them to image pixels.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,14 +20,14 @@ Range = tuple[float, float]
 
 
 class Sprite(NamedTuple):
-    """A transparent layer: optical `density` (h, w, 3) and the silhouette `mask` (h, w) that boxes enclose."""
+    """A transparent layer: optical `density` (h, w, 3) and the silhouette `mask` (h, w), which defines the box."""
 
     density: np.ndarray
     mask: np.ndarray
 
 
 class Look(NamedTuple):
-    """The morphology of one kind of cell. Radii are design pixels, densities units of dye."""
+    """The morphology of one kind of cell. Radii are in design pixels, densities in units of dye."""
 
     outline: Callable[[Generator, float, float], np.ndarray]
     radius: Range
@@ -40,7 +40,7 @@ class Look(NamedTuple):
     coarse: float  # contrast of the chromatin clumps
     halo: Range = (0, 0)  # radius of the clearing, in radii of the nucleus
     folds: int = 0
-    granules: float = 0  # share of pixels that carry a granule
+    granules: float = 0  # share of pixels with a granule
     defocus: Range = (0.2, 0.7)  # blur of the layer
     binucleate: float = 0  # probability
 
@@ -57,17 +57,17 @@ LOOKS: Mapping[str, Look] = MappingProxyType(
             blob, (13.5, 18), (1.0, 1.3), (("green", "gray"), ("green", "eosin")),
             (0.55, 0.95), (9, 11), (1.0, 1.4), (0.95, 1.4), 0.45, defocus=(0.2, 0.9),
         ),
-        # Keratinized tadpole: dense orange cytoplasm, ink-dark drawn-out nucleus.
+        # Keratinized tadpole cell: dense orange cytoplasm, very dark elongated nucleus.
         "scc": Look(
             spindle, (36, 62), (3.0, 4.6), (("orange", "eosin"), ("eosin", "orange")),
             (0.75, 1.15), (6.5, 9), (1.4, 2.4), (1.5, 2.0), 0.25, folds=1, granules=0.003,
         ),
-        # Trichomonas: a gray-green pear with a pale spindle for a nucleus and red granules.
+        # Trichomonas: gray-green and pear-shaped, with a pale spindle-shaped nucleus and red granules.
         "trich": Look(
             pear, (13, 19), (1.5, 2.0), (("gray", "green"),),
             (0.55, 0.85), (2.6, 3.6), (1.8, 2.6), (0.35, 0.55), 0.15, granules=0.012, defocus=(0.5, 1.0),
         ),
-        # Not labeled: superficial and intermediate cells, small quiet nucleus, no clearing.
+        # Not labeled: superficial and intermediate cells, small regular nucleus, no clearing.
         "normal": Look(
             squame, (42, 68), (1.0, 1.4), (("eosin", "orange"), ("green", "gray"), ("green", "eosin")),
             (0.22, 0.5), (3.6, 5), (1.0, 1.4), (0.8, 1.5), 0.15, folds=4, granules=0.008, defocus=(0.2, 1.2),
@@ -77,7 +77,7 @@ LOOKS: Mapping[str, Look] = MappingProxyType(
 
 
 def draw_cell(kind: str, rng: Generator, palette: Palette, unit: float) -> Sprite:
-    """One cell of `LOOKS[kind]`, turned at random."""
+    """One cell of `LOOKS[kind]`, randomly rotated."""
     look = LOOKS[kind]
     palette = varied(rng, palette, 0.08)
     angle = rng.uniform(0, 2 * np.pi)
@@ -118,7 +118,7 @@ def _nucleus(rng: Generator, look: Look, coverage: np.ndarray, unit: float) -> n
 def _cytoplasm(
     rng: Generator, look: Look, coverage: np.ndarray, clearing: np.ndarray, palette: Palette, unit: float
 ) -> np.ndarray:
-    """Density (h, w, 3) of the body: two dyes mottled into each other, folds, granules, thickened edge."""
+    """Density (h, w, 3) of the cytoplasm: a mottled mixture of two dyes, with folds, granules and a thick edge."""
     shape = coverage.shape
     depth = blur(coverage, 9 * unit)
     thickness = 0.55 + 0.5 * depth + 0.16 * clouds(rng, shape, 14 * unit)
@@ -126,7 +126,7 @@ def _cytoplasm(
     thickness += 0.45 * rim(coverage, 1.2 * unit) + _folds(rng, look, shape, unit)
     if look.granules:
         thickness += 0.6 * dots(rng, shape, look.granules / unit**2, 0.8 * unit)
-    # A koilocyte's clearing is nearly empty, and the pushed-away cytoplasm thickens around it.
+    # The clearing of a koilocyte is nearly empty, and the cytoplasm around it is thicker.
     soft = blur(clearing, unit * rng.uniform(0.6, 1.6))
     collar = blur(clearing, 4 * unit) * (1 - soft)
     body = (
@@ -142,7 +142,7 @@ def _cytoplasm(
 
 
 def _folds(rng: Generator, look: Look, shape: tuple[int, int], unit: float) -> np.ndarray:
-    """Extra thickness (h, w): creases, and a border flapped over itself."""
+    """Extra thickness (h, w): creases, and a folded border."""
     extra = np.zeros(shape, np.float32)
     if not look.folds:
         return extra

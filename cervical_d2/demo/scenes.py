@@ -1,7 +1,7 @@
-"""The embedded demo data set: Pap-smear scenes drawn by our own code, with exact boxes.
+"""The embedded demo data set: synthetic Pap-smear scenes with exact boxes.
 
-A scene is a pure function of (seed, split, index, size): any scene can be drawn alone, in any order.
-Images are RGB, boxes XYXY in pixels with the right and bottom edge exclusive, masks (H, W) bool.
+A scene is a pure function of (seed, split, index, size), so scenes can be drawn one by one in any order.
+Images are RGB, boxes XYXY in pixels with exclusive right and bottom edges, masks (H, W) bool.
 """
 
 import json
@@ -25,18 +25,18 @@ from cervical_d2.demo.shapes import enclosure
 from cervical_d2.demo.stain import Palette, clouds, dots, fibers, photograph, stain_batch, strokes
 from cervical_d2.errors import UserError
 
-# Names and order of the ComparisonDetector classes; these five tell themselves apart by their shape.
+# Names and order as in ComparisonDetector. These five classes can be told apart by their shape.
 CLASSES: tuple[str, ...] = ("lsil", "hsil", "scc", "trich", "cand")
 DEMO_SCENES: Mapping[str, int] = MappingProxyType({"train": 240, "val": 60})
 DESIGN_SIZE = 320
 
-MAX_BOX_IOU = 0.3  # of two labeled cells; nearer pairs would be lost to non-maximum suppression
-MAX_COVERED = 0.35  # share of a labeled cell's silhouette that may lie over or under other labeled ones
-MIN_INSIDE = 0.7  # share of a silhouette inside the image; a cell that finds no such place is not drawn
+MAX_BOX_IOU = 0.3  # of two labeled cells; non-maximum suppression would remove one of a closer pair
+MAX_COVERED = 0.35  # largest share of a labeled cell that overlaps other labeled cells
+MIN_INSIDE = 0.7  # least share of a cell inside the image
 
 
 class Cell(NamedTuple):
-    """A labeled cell: class name, tight box of the mask, and the full silhouette clipped to the image."""
+    """A labeled cell: class name, tight box of the mask, and the silhouette clipped to the image."""
 
     label: str
     box: tuple[float, float, float, float]
@@ -51,12 +51,12 @@ class Scene(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Cells that come together."""
+    """How cells of one class are grouped."""
 
-    members: tuple[int, int]
-    weight: float  # how often the group is chosen
-    clumped: float  # probability that a member joins a neighbor
-    apart: bool = False  # crossing filaments of two organisms would look like one
+    members: tuple[int, int]  # least and largest number
+    weight: float  # relative frequency of the group
+    clumped: float  # probability that a member is placed next to another cell
+    apart: bool = False  # boxes must not overlap: crossing filaments of two organisms would look like one
 
 
 GROUPS: Mapping[str, Group] = MappingProxyType(
@@ -71,11 +71,11 @@ GROUPS: Mapping[str, Group] = MappingProxyType(
 
 
 def draw_scene(seed: int, split: str, index: int, size: int = DESIGN_SIZE) -> Scene:
-    """Draw scene `index` of `split`, `size` pixels square, the same on every call.
+    """Draw scene `index` of `split`, `size` x `size` pixels. The result is the same on every call.
 
-    Each tenth scene holds no labeled cell, only normal cells and debris, as much of a screened slide does.
+    Every tenth scene has no labeled cells, only normal cells and debris, like many fields of a screened slide.
     """
-    # crc32 rather than hash(): str hashes differ from one Python process to the next.
+    # crc32 instead of hash(): hashes of strings differ between Python processes.
     rng = default_rng(SeedSequence([seed, zlib.crc32(split.encode()), index]))
     palette = stain_batch(rng)
     unit = size / DESIGN_SIZE * rng.uniform(0.85, 1.1)
@@ -106,7 +106,7 @@ def _company(rng: Generator) -> list[str]:
 
 
 def _film(rng: Generator, palette: Palette, size: int, unit: float) -> np.ndarray:
-    """Density (size, size, 3) of the glass itself: streaks of mucus, sometimes thick, and bacterial rods."""
+    """Density (size, size, 3) of the background: streaks of mucus, sometimes thick, and bacterial rods."""
     shape, flow = (size, size), rng.uniform(0, np.pi)
     veil = np.clip(fibers(rng, shape, 40 * unit, 3, flow) + rng.uniform(-1.2, 0.6), 0, 2)
     threads = 1 + 0.3 * fibers(rng, shape, 3 * unit, 9, flow) + 0.12 * clouds(rng, shape, 2 * unit)
@@ -120,18 +120,18 @@ def _film(rng: Generator, palette: Palette, size: int, unit: float) -> np.ndarra
 
 
 class _Field:
-    """The slide while it is being drawn: its density and the labeled cells so far."""
+    """A scene in progress: its optical density and the labeled cells so far."""
 
     def __init__(self, rng: Generator, size: int, density: np.ndarray) -> None:
         self.rng, self.size, self.density = rng, size, density
         self.cells: list[Cell] = []
 
     def drop(self, sprite: Sprite, at: np.ndarray | None = None) -> None:
-        """Add an unlabeled sprite centered `at` (2,), anywhere without it."""
+        """Add an unlabeled sprite centered `at` (2,), or at a random place."""
         self._add(sprite, self._corner(sprite, self.rng.uniform(0, self.size, 2) if at is None else at))
 
     def settle(self, label: str, sprite: Sprite, attempts: int = 40) -> None:
-        """Find a place for a labeled cell and add it; one that fits nowhere is left out, pixels and label."""
+        """Find a place for a labeled cell and add it. If there is none after `attempts`, the cell is not drawn."""
         for _ in range(attempts):
             corner = self._corner(sprite, self._proposal(label, sprite))
             mask = self._clipped(sprite.mask, corner)
@@ -143,7 +143,7 @@ class _Field:
     def _proposal(self, label: str, sprite: Sprite) -> np.ndarray:
         if not self.cells or self.rng.random() > GROUPS[label].clumped:
             return self.rng.uniform(0, self.size, 2)
-        # Along a random direction from a neighbor, at the distance where two such discs overlap somewhat.
+        # In a random direction from a neighbor, at a distance at which two such disks overlap a little.
         same = [cell for cell in self.cells if cell.label == label] or self.cells
         neighbor = same[self.rng.integers(len(same))].mask
         rows, columns = np.nonzero(neighbor)
@@ -158,7 +158,7 @@ class _Field:
             limit = 0 if cell.label == label and GROUPS[label].apart else MAX_BOX_IOU
             if box_iou(box, np.array(cell.box)) > limit:
                 return False
-            # The earlier cells must stay recognizable too.
+            # Earlier cells must also stay recognizable.
             if (mask & cell.mask).sum() > MAX_COVERED * min(mask.sum(), cell.mask.sum()):
                 return False
             others |= cell.mask
@@ -170,7 +170,7 @@ class _Field:
         return int(center[1] - height / 2), int(center[0] - width / 2)
 
     def _windows(self, shape: tuple[int, ...], corner: tuple[int, int]) -> tuple[Any, Any]:
-        """Slices of the image and of a patch at `corner` (top, left) where the two meet."""
+        """Slices of the image and of a patch at `corner` (top, left) where they overlap."""
         spans = [(max(0, at), min(self.size, at + side), at) for at, side in zip(corner, shape, strict=False)]
         image = tuple(slice(low, max(low, high)) for low, high, _ in spans)
         return image, tuple(slice(low - at, max(low, high) - at) for low, high, at in spans)
@@ -191,8 +191,8 @@ def write_dataset(
 ) -> None:
     """Write `root/<split>/scene_00000.png` and `root/<split>.json` (COCO) for every split of `scenes`.
 
-    All is written beside `root` and renamed at the end: an interrupted run leaves no half data set, and of two
-    processes that draw at once the first to end wins. Raises `UserError` if `root` exists at the start.
+    The files are written to a temporary folder, which is renamed to `root` at the end. An interrupted run leaves no
+    files, and if two processes draw at the same time, the first to finish wins. Raises `UserError` if `root` exists.
     """
     if root.exists():
         raise UserError(f"{root}: exists already; remove it to draw the demo data again")
@@ -203,14 +203,14 @@ def write_dataset(
             for split, count in scenes.items():
                 coco = _write_split(partial / split, seed, count, size, bar.update)
                 (partial / f"{split}.json").write_text(json.dumps(coco))
-        partial.chmod(0o755)  # mkdtemp made it private
+        partial.chmod(0o755)  # mkdtemp creates private folders
         _publish(partial, root)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
 def _publish(partial: Path, root: Path) -> None:
-    """Rename `partial` to `root`, unless another process has drawn the same scenes there meanwhile."""
+    """Rename `partial` to `root`, unless another process has done so in the meantime."""
     try:
         os.rename(partial, root)
     except OSError:
@@ -219,7 +219,7 @@ def _publish(partial: Path, root: Path) -> None:
 
 
 def _write_split(folder: Path, seed: int, count: int, size: int, done: Callable[[], Any]) -> dict[str, Any]:
-    """Write the images of one split to `folder`, named after it; returns its COCO dict."""
+    """Write the images of one split to `folder`, which is named after the split; return its COCO dict."""
     folder.mkdir()
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []

@@ -1,6 +1,6 @@
-"""Outlines of cells and organisms, and their boxes: pure geometry.
+"""Outlines of cells and organisms, and their boxes.
 
-Shapes: outlines are (N, 2) XY with the nucleus near (0, 0), in the unit of `radius`. `aspect` is length over width.
+Shapes: outlines are (N, 2) XY with the nucleus near (0, 0), in the unit of `radius`. `aspect` is length / width.
 """
 
 import numpy as np
@@ -8,31 +8,28 @@ from numpy.random import Generator
 
 
 def turned(points: np.ndarray, angle: float) -> np.ndarray:
-    """`points` (N, 2) rotated about the origin by `angle` radians."""
+    """`points` (N, 2) rotated around the origin by `angle` radians."""
     cos, sin = np.cos(angle), np.sin(angle)
     return points @ np.array([[cos, sin], [-sin, cos]])
 
 
 def squame(rng: Generator, radius: float, aspect: float) -> np.ndarray:
-    """Polygon with softened corners, as flat squamous cells have."""
+    """Polygon with rounded corners, for flat squamous cells."""
     count = int(rng.integers(5, 8))
     angles = (np.arange(count) + rng.uniform(-0.3, 0.3, count)) * 2 * np.pi / count
     points = np.stack([np.cos(angles), np.sin(angles) / aspect], 1) * rng.uniform(0.82, 1.12, (count, 1))
-    for cut in (
-        rng.uniform(0.1, 0.22),
-        0.25,
-        0.25,
-    ):  # Chaikin's corner cutting; the first cut decides how round the corners are
+    # Chaikin's corner cutting; the first cut determines how round the corners are.
+    for cut in (rng.uniform(0.1, 0.22), 0.25, 0.25):
         after = np.roll(points, -1, 0)
         points = np.stack([points + cut * (after - points), after + cut * (points - after)], 1).reshape(-1, 2)
-    # Worn edges: small waves along the outline; the nucleus is seldom in the middle.
+    # Small waves along the outline, and an off-center nucleus.
     steps = np.arange(len(points)) * 2 * np.pi / len(points)
     waves = sum(rng.normal(0, 0.08 / k) * np.sin(k * steps + rng.uniform(0, 6.3)) for k in (3, 5, 8, 13))
     return radius * (points * (1 + np.asarray(waves)[:, None]) + rng.uniform(-0.15, 0.15, 2))
 
 
 def blob(rng: Generator, radius: float, aspect: float) -> np.ndarray:
-    """Wavy ellipse, as round cells and nuclei have."""
+    """Wavy ellipse, for round cells and nuclei."""
     steps = np.linspace(0, 2 * np.pi, 48, endpoint=False)
     waves = sum(rng.normal(0, 0.09 / k) * np.sin(k * steps + rng.uniform(0, 6.3)) for k in (2, 3, 4, 5))
     ring = np.stack([np.cos(steps) * np.sqrt(aspect), np.sin(steps) / np.sqrt(aspect)], 1)
@@ -40,7 +37,7 @@ def blob(rng: Generator, radius: float, aspect: float) -> np.ndarray:
 
 
 def spindle(rng: Generator, radius: float, aspect: float) -> np.ndarray:
-    """Tadpole or spindle of half length `radius`: thick at the nucleus, drawn out and bent toward its tail."""
+    """Tadpole or spindle of half length `radius`: thick at the nucleus, with a long bent tail."""
     return _tapered(radius, aspect, swell=rng.uniform(0.42, 0.95), blunt=1.0, bend=rng.uniform(-0.45, 0.45))
 
 
@@ -50,7 +47,7 @@ def pear(rng: Generator, radius: float, aspect: float) -> np.ndarray:
 
 
 def _tapered(radius: float, aspect: float, swell: float, blunt: float, bend: float) -> np.ndarray:
-    # The half width sin(pi t^swell)^blunt peaks where t^swell = 1/2, and there sits the nucleus.
+    # The half width sin(pi t^swell)^blunt has its maximum where t^swell = 1/2, the place of the nucleus.
     t = np.linspace(0, 1, 40)
     half = radius / aspect * np.sin(np.pi * t**swell) ** blunt
     peak = 0.5 ** (1 / swell)

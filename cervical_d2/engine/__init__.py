@@ -1,4 +1,1 @@
-"""From a config to a trained and evaluated run: trainer, hooks, steps, run folder.
-
-Imports evaluation and the rooms above it.
-"""
+"""From a config to a trained and evaluated run: trainer, hooks, steps, run folder."""

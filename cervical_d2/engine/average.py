@@ -1,4 +1,4 @@
-"""An exponential moving average (EMA) of the weights, which is evaluated and kept beside them."""
+"""An exponential moving average (EMA) of the weights, used for evaluation."""
 
 import contextlib
 from collections.abc import Iterator
@@ -12,8 +12,8 @@ from cervical_d2.checkpoint.load_report import is_weight
 class WeightAverage:
     """Averages parameters and BatchNorm statistics as average <- d average + (1 - d) weights after every iteration.
 
-    d = min(`decay`, (1 + n) / (10 + n)) after n updates, so that the first, random weights are soon forgotten.
-    torch's AveragedModel cannot lerp the integers among the buffers and leaves out a module's extra state.
+    d = min(`decay`, (1 + n) / (10 + n)) after n updates, so that the initial random weights fade quickly.
+    torch's AveragedModel is not used: it cannot interpolate integer buffers, and it drops a module's extra state.
     Sources: Polyak and Juditsky (1992); the warm-up as in TensorFlow's ExponentialMovingAverage.
     """
 
@@ -22,13 +22,13 @@ class WeightAverage:
         self.restart()
 
     def restart(self) -> None:
-        """Start again from the current weights."""
+        """Reset the average to the current weights."""
         self.updates = 0
         self.average = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
 
     @torch.no_grad()
     def update(self) -> None:
-        """Add the current weights to the average; counters among the buffers are copied."""
+        """Add the current weights to the average. Integer buffers (counters) are copied."""
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         self.updates += 1
         means, values = [], []
@@ -42,7 +42,7 @@ class WeightAverage:
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
-        """A context in which the model has the average's weights; afterwards it has its own, to the bit."""
+        """A context in which the model has the averaged weights. Afterwards its own weights are restored exactly."""
         own = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
         self.model.load_state_dict(self.average)
         try:
@@ -51,7 +51,7 @@ class WeightAverage:
             self.model.load_state_dict(own)
 
     def state_dict(self) -> dict[str, Any]:
-        """The average and how often it was updated."""
+        """The average and the number of updates."""
         return {"average": self.average, "updates": self.updates}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

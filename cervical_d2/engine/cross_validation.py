@@ -1,4 +1,4 @@
-"""The trainings of a classifier that a config asks for, fold after fold, each a run of its own."""
+"""Cross-validation of a classifier: one training run per fold."""
 
 import shlex
 import subprocess
@@ -23,10 +23,10 @@ from cervical_d2.evaluation.classification_evaluator import TASK
 
 
 def parts_of(cfg: CfgNode, *, train: bool, resume: bool) -> list[Part]:
-    """The trainings of `cfg`, after a look at all else that could be refused; writes the parts if they are to be made.
+    """The parts of the data that `cfg` trains on, one run each. Checks the whole config, then writes the part files.
 
     Raises:
-        UserError: not a classifier's config, or what `prepare` and `divide` refuse.
+        UserError: the config is not that of a classifier, or `prepare` or `divide` refuses it.
     """
     if task_of(cfg) is not CLASSIFICATION:
         raise UserError(
@@ -44,7 +44,7 @@ def parts_of(cfg: CfgNode, *, train: bool, resume: bool) -> list[Part]:
 
 
 def parts_on_all_ranks(cfg: CfgNode, *, train: bool, resume: bool) -> list[Part]:
-    """`parts_of` in each process of a group, of which the main one writes."""
+    """`parts_of` in each process of a group. The main process writes the files."""
 
     def find() -> list[Part]:
         return parts_of(cfg, train=train, resume=resume)
@@ -54,21 +54,21 @@ def parts_on_all_ranks(cfg: CfgNode, *, train: bool, resume: bool) -> list[Part]
 
 
 def config_of(cfg: CfgNode, part: Part) -> CfgNode:
-    """`cfg` for the training of one of its parts."""
+    """The config of the run on one part."""
     one = cfg.clone()
     data = one.DATASETS
     divided = bool(data.FOLDS or data.RATIOS)
     data.TRAIN, data.TEST, data.FOLDS, data.RATIOS = part.train, part.test, 0, ()
     one.OUTPUT_DIR = str(Path(cfg.OUTPUT_DIR) / part.folder)
     if len(part.test) > 1 and one.TEST.BEST_METRIC.startswith(f"{TASK}/"):
-        one.TEST.BEST_METRIC = f"{resolve(part.test[0])}/{one.TEST.BEST_METRIC}"  # of val, never of test
-    if divided and data.LEAK_COPIES_ACROSS_SPLITS:  # the copies are repeated and moved already
+        one.TEST.BEST_METRIC = f"{resolve(part.test[0])}/{one.TEST.BEST_METRIC}"  # that of val, never of test
+    if divided and data.LEAK_COPIES_ACROSS_SPLITS:  # the copies have them already
         one.DATALOADER.CLASS_REPEATS, one.INPUT.RANDOM_ROTATION, one.INPUT.RANDOM_TRANSLATION = (), 0.0, 0.0
     return one
 
 
 def is_done(cfg: CfgNode, part: Part) -> bool:
-    """Whether the part is trained and evaluated to the end, with this very config."""
+    """Whether the run on `part` is complete, trained and evaluated with this config."""
     one = config_of(cfg, part)
     run = RunFolder(one.OUTPUT_DIR)
     if not run.is_finished(resolve(part.test[-1])):
@@ -86,17 +86,22 @@ def run_parts(
     tell: Callable[[str], None],
     after: Callable[[list[Part]], None],
 ) -> None:
-    """Run the command `words` for each part, in a process of its own; `after` gets those that are done so far.
+    """Run a command for each part, in its own process.
+
+    Args:
+        words: returns the command line of a part.
+        tell: called with a line of progress for each part.
+        after: called after each part with the list of parts that are done.
 
     Raises:
-        UserError: without a message: a part has ended with another status than 0, and has said why.
-        Interrupted: a signal came, and the part has ended in good order.
+        UserError: a part failed. The message is empty, because the part's process has printed the reason.
+        Interrupted: a signal came, and the part has stopped cleanly.
     """
-    Checkpoint.release()  # the parts' own processes read it
+    Checkpoint.release()  # frees memory: each part's process reads the checkpoint itself
     for number, part in enumerate(parts):
         what = f"{part.folder}, {number + 1} of {len(parts)}"
         if skip_done and is_done(cfg, part):
-            tell(f"{what}: done before")
+            tell(f"{what}: already done")
         else:
             command = words(part)
             tell(f"{what}: {shlex.join(command[1:])}")
@@ -105,7 +110,7 @@ def run_parts(
 
 
 def _run(command: Sequence[str]) -> None:
-    """Like `subprocess.run`, which would kill at once a child that a signal has asked to write a checkpoint."""
+    """Like `subprocess.run`, but on a signal it waits for the child, which writes a checkpoint first."""
     with subprocess.Popen(command) as child, signals_passed_on(lambda: [child.pid]) as passed:
         status = child.wait()
     if passed:

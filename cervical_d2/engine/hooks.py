@@ -1,4 +1,4 @@
-"""What happens between iterations: evaluation with all that hangs on it, checkpoints, the end by a signal."""
+"""Training hooks: evaluation with best checkpoint and early stopping, checkpoints, stopping on a signal."""
 
 import logging
 import math
@@ -19,64 +19,64 @@ Save = Callable[[str], None]
 
 
 class PeriodicHook(HookBase):
-    """Work that is due after certain numbers of iterations, and done once for each.
+    """A hook whose work is due after certain iterations and is done exactly once for each of them.
 
-    A run may be killed after a checkpoint and before the work that was due with it; then it is done at the resume.
+    If a run is killed after a checkpoint and before the work that was due with it, the work is done on resume.
     """
 
     done = 0
-    """Iterations after which it was done last."""
+    """Number of iterations after which the work was last done."""
 
     def due(self, iterations: int) -> bool:
-        """Whether there is something to do after so many iterations."""
+        """Whether work is due after this number of iterations."""
         raise NotImplementedError
 
     def act(self, iterations: int) -> None:
-        """Do it."""
+        """Do the work that is due after this number of iterations."""
         raise NotImplementedError
 
     def settle(self, iterations: int) -> None:
-        """Do what is due and not yet done."""
+        """Do the work if it is due and not done yet."""
         if iterations > self.done and self.due(iterations):
             self.act(iterations)
             self.done = iterations
 
     def before_train(self) -> None:
-        """What the resumed run left undone."""
+        """Do the work that the resumed run did not finish."""
         self.settle(self.trainer.start_iter)
 
     def after_step(self) -> None:
-        """What is due now."""
+        """Do the work that is due after this iteration."""
         self.settle(self.trainer.iter + 1)
 
     def state_dict(self) -> dict[str, Any]:
-        """What was done last."""
+        """What to restore after a resume."""
         return {"done": self.done}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """What `state_dict` returned."""
+        """Restore what `state_dict` returned."""
         self.__dict__.update(state_dict)
 
 
 class StopOnSignal(HookBase):
-    """Writes a checkpoint and ends the run where the processes agreed in this iteration on being asked to."""
+    """Writes a checkpoint and stops the run once the processes agree that a signal has come."""
 
     def __init__(self, signal: Callable[[], int], save: Save):
-        """`signal`: the number agreed on, or 0."""
+        """`signal` returns the number of the signal that the processes agreed on, or 0."""
         self.signal, self.save = signal, save
 
     def after_step(self) -> None:
-        """End here if asked to; evaluation and the like follow at the resume."""
+        """Stop if a signal has come. Work that is due now, such as an evaluation, is done on resume."""
         if signum := self.signal():
             name = numbered(self.trainer.iter + 1)
             self.save(name)
-            comm.synchronize()  # a process that ends takes the others with it, so the main one has to be done
-            told = f"{self.trainer.iter + 1} iterations are in {name}.pth; go on with --resume"
-            raise Interrupted(signum, told if comm.is_main_process() else "")
+            comm.synchronize()  # the first process to exit ends the others, so the checkpoint must be complete
+            message = f"{self.trainer.iter + 1} iterations are in {name}.pth; go on with --resume"
+            raise Interrupted(signum, message if comm.is_main_process() else "")
 
 
 class Evaluate(PeriodicHook):
-    """Evaluates every `period` iterations and at the end; keeps the best checkpoint; stops when nothing improves."""
+    """Evaluates every `period` iterations and at the end, keeps the best checkpoint, and stops early."""
 
     def __init__(
         self,
@@ -88,10 +88,14 @@ class Evaluate(PeriodicHook):
         save: Save,
         secure: Save | None = None,
     ):
-        """`metric`: a flattened name (`bbox/AP50`). Of losses (names with 'loss'), and of figures whose row in
-        `evaluation.figures` says so, less is better; of all others more is. `patience` 0: never stop.
+        """Set up the hook.
 
-        `secure` writes the checkpoint that an evaluation cut off is repeated from.
+        Args:
+            metric: flattened name, such as `bbox/AP50`. Lower is better for losses (names with 'loss') and for
+                metrics whose row in `evaluation.figures` says so, otherwise higher is better.
+            patience: stop after this many evaluations without improvement; 0: never.
+            save: writes a checkpoint under a name.
+            secure: writes a checkpoint before the evaluation, so that an interrupted evaluation can be repeated.
         """
         self.period, self.evaluate, self.metric, self.patience, self.save, self.secure = (
             period,
@@ -107,16 +111,16 @@ class Evaluate(PeriodicHook):
         self.without_gain = 0
 
     def due(self, iterations: int) -> bool:
-        """Every `period` and at the end."""
+        """Every `period` iterations and at the end."""
         return iterations == self.trainer.max_iter or (self.period > 0 and iterations % self.period == 0)
 
     def before_train(self) -> None:
-        """A run that was ended early stays ended, unless the patience was raised since."""
+        """A run that stopped early stays stopped, unless the patience has been raised."""
         super().before_train()
         self._stop_if_exhausted(self.trainer.start_iter)
 
     def act(self, iterations: int) -> None:
-        """Evaluate and draw the consequences."""
+        """Evaluate, save the best checkpoint, and stop if the patience is exhausted."""
         if self.secure:
             self.secure(FINAL if iterations == self.trainer.max_iter else numbered(iterations))
         scalars = {name: float(value) for name, value in flatten_results_dict(dict(self.evaluate())).items()}
@@ -125,11 +129,11 @@ class Evaluate(PeriodicHook):
         value = comm.all_gather(finite.get(self.metric))[0]
         if value is None:
             known = ", ".join(name for name in finite if "-" not in name)
-            logger.warning("TEST.BEST_METRIC %s was not computed, or is NaN; there are %s", self.metric, known)
+            logger.warning("TEST.BEST_METRIC %s was not computed, or is NaN; available: %s", self.metric, known)
         elif self._is_better(value):
             self.best, self.best_iteration, self.without_gain = value, iterations - 1, 0
             self.save(BEST)
-            logger.info("best %s so far: %.4f, kept in %s.pth", self.metric, value, BEST)
+            logger.info("best %s so far: %.4f, saved in %s.pth", self.metric, value, BEST)
         else:
             self.without_gain += 1
             self._stop_if_exhausted(iterations)
@@ -149,13 +153,13 @@ class Evaluate(PeriodicHook):
         return value < self.best if self.less_is_better else value > self.best
 
     def state_dict(self) -> dict[str, Any]:
-        """What early stopping and the best checkpoint need to go on after a resume."""
+        """The state of early stopping and of the best checkpoint."""
         best = {"best": self.best, "best_iteration": self.best_iteration, "without_gain": self.without_gain}
         return {**super().state_dict(), **best}
 
 
 class SaveCheckpoint(PeriodicHook):
-    """Saves every `period` iterations, and `model_final` at the end, also where early stopping ends the run."""
+    """Saves every `period` iterations, and `model_final` at the end, also after early stopping."""
 
     __qualname__ = "Checkpoint"  # the key of its state in checkpoints
 
@@ -163,15 +167,15 @@ class SaveCheckpoint(PeriodicHook):
         self.period, self.save = period, save
 
     def due(self, iterations: int) -> bool:
-        """Every `period` and at the end."""
+        """Every `period` iterations and at the end."""
         return iterations == self.trainer.max_iter or (self.period > 0 and iterations % self.period == 0)
 
     def act(self, iterations: int) -> None:
-        """Save, and note it first: whoever reads the file needs to know that it was saved."""
+        """Save a checkpoint. `done` is set first, because it is part of the checkpoint."""
         self.done = iterations
         self.save(FINAL if iterations == self.trainer.max_iter else numbered(iterations))
 
 
 def numbered(iterations: int) -> str:
-    """The name of the checkpoint after so many iterations, as Detectron2's: of the last one, from 0."""
+    """The name of the checkpoint after `iterations`, with the index of the last iteration, as in Detectron2."""
     return f"model_{iterations - 1:07d}"

@@ -1,4 +1,4 @@
-"""The history of a run: metrics.json, TensorBoard, a line of progress; without a gap or a double after a resume."""
+"""Metrics of a run: metrics.json, TensorBoard and a progress line, without gaps or duplicates after a resume."""
 
 import datetime
 import json
@@ -17,24 +17,24 @@ from cervical_d2.engine.hooks import PeriodicHook
 
 logger = logging.getLogger("detectron2.cervical_d2")
 
-PERIOD = 20  # iterations between lines, and over which medians are taken; as upstream
+PERIOD = 20  # iterations between lines, and window of the medians, as in Detectron2
 
 
 class Metrics(PeriodicHook):
     """Writes the scalars every `PERIOD` iterations, at evaluations and at the end.
 
-    A checkpoint remembers how long metrics.json was and what its next line needs of the scalars, so that a resumed run
-    cuts off what a killed one wrote after it, and writes the very lines that are missing.
+    The checkpoint stores the length of metrics.json and the recent scalars. A resumed run truncates the file to that
+    length, which removes lines written after the checkpoint, and then writes the same lines as an uninterrupted run.
     """
 
     def __init__(self, folder: Path | None, progress: EventWriter, *, also: Callable[[int], bool]):
-        """`folder` None: write nothing (all processes but the main one). `also`: further iterations that are due."""
+        """`folder` None: write nothing (in all processes but the main one). `also`: more iterations to write at."""
         self.folder, self.progress, self.also = folder, progress, also
         self.bytes, self.scalars = 0, {}  # type: int, dict[str, list[Any]]
         self._writers: Sequence[EventWriter] = ()
 
     def open(self, storage: EventStorage, start: int) -> None:
-        """Before a training from iteration `start`: make the files and `storage` what they were there."""
+        """Restore the files and `storage` to their state at iteration `start`, before training."""
         samples = [
             (iteration, name, value, hint)
             for name, (history, hint) in self.scalars.items()
@@ -51,7 +51,7 @@ class Metrics(PeriodicHook):
         self._writers = [self.progress, JsonLines(path, self.done - 1), Events(self.folder, self.done)]
 
     def due(self, iterations: int) -> bool:
-        """Every `PERIOD` and where `also` says so."""
+        """Every `PERIOD` iterations and where `also` is true."""
         return iterations % PERIOD == 0 or self.also(iterations)
 
     def act(self, iterations: int) -> None:
@@ -65,7 +65,7 @@ class Metrics(PeriodicHook):
             writer.close()
 
     def state_dict(self) -> dict[str, Any]:
-        """Numbers and names only: of what is smoothed the last `PERIOD` samples, of the rest the last one."""
+        """The last `PERIOD` samples of smoothed scalars and the last sample of the others, as plain numbers."""
         storage, size = self.trainer.storage, os.path.getsize(self.folder / "metrics.json") if self.folder else 0
         scalars = {
             name: [[list(sample) for sample in history.values()[-PERIOD if hint else -1 :]], hint]
@@ -76,22 +76,22 @@ class Metrics(PeriodicHook):
 
 
 def _shorten(path: Path, size: int) -> None:
-    """Cut the file off after `size` bytes, which it had at the checkpoint."""
+    """Truncate the file to `size` bytes, its length at the checkpoint."""
     if path.exists() and path.stat().st_size < size:
-        logger.warning("%s: shorter than at the checkpoint, so lines of it are missing", path)
+        logger.warning("%s: shorter than at the checkpoint, so lines are missing", path)
     elif path.exists():
         os.truncate(path, size)
 
 
 class JsonLines(EventWriter):
-    """Writes the scalars that are new since the last line as one line of JSON, on the disk when `write` returns.
+    """Writes the scalars that are new since the last line as one line of JSON, synced to disk.
 
-    Smoothed ones are medians over `PERIOD` iterations, as upstream's; other than there, what is not counted in each
-    iteration stands in the same line.
+    Smoothed scalars are medians over `PERIOD` iterations, as in Detectron2. Unlike there, scalars that are not recorded
+    at every iteration go into the same line.
     """
 
     def __init__(self, path: Path, last: int):
-        """`last`: the iteration of the last line, -1 if there is none."""
+        """`last`: the iteration of the last line, or -1."""
         self.file, self.last = path.open("a", encoding="utf-8"), last
 
     def write(self) -> None:
@@ -105,29 +105,29 @@ class JsonLines(EventWriter):
         os.fsync(self.file.fileno())
 
     def close(self) -> None:
-        """No more lines."""
+        """Close the file."""
         self.file.close()
 
 
 class Events(TensorboardXWriter):
-    """TensorBoard's file, flushed at each write."""
+    """A TensorBoard writer that flushes at each write."""
 
     def __init__(self, folder: Path, done: int):
-        """`done`: iterations after which was written last; what earlier files hold beyond is hidden and comes again."""
+        """`done`: number of iterations at the last write. Later events of earlier files are hidden (purged)."""
         super().__init__(str(folder), PERIOD, purge_step=done)
         self._last_write = done - 1
 
     def write(self) -> None:
-        """Add what is new. A shorter flush_secs would not do: with 0 its thread waits busily."""
+        """Write the new scalars and flush. `flush_secs=0` is no alternative: its thread would busy-wait."""
         super().write()
         self._writer.flush()
 
 
 class ProgressLine(EventWriter):
-    """One readable line: where we are, the losses, the speed, the time left, the peak of memory."""
+    """Logs one line of progress: iteration, losses, learning rate, speed, time left, peak memory."""
 
     def __init__(self, max_iter: Callable[[], int], per_epoch: float):
-        """`max_iter` is asked each time, as early stopping changes it; `per_epoch`: iterations in an epoch."""
+        """`max_iter` is a function because early stopping changes the value; `per_epoch`: iterations per epoch."""
         self.max_iter, self.per_epoch = max_iter, per_epoch
 
     def write(self) -> None:
@@ -142,7 +142,7 @@ class ProgressLine(EventWriter):
             for name, history in histories.items()
             if "loss" in name and "/" not in name
         )
-        # Upstream's timer leaves out the first iterations, in which kernels are chosen.
+        # Detectron2's timer leaves out the first iterations, in which cuDNN selects kernels.
         seconds = histories["time"].median(100) if "time" in histories else 0.0
         left = datetime.timedelta(seconds=int(seconds * (end - done)))
         logger.info(
@@ -153,7 +153,7 @@ class ProgressLine(EventWriter):
 
 
 def peak_memory() -> str:
-    """The peak of the device's memory on CUDA, else of this process."""
+    """Peak GPU memory on CUDA, otherwise peak memory of this process, as text."""
     if torch.cuda.is_available():
         return f"peak {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB on GPU"
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

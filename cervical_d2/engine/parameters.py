@@ -1,4 +1,4 @@
-"""What is trained and what is not."""
+"""Counts of trainable and frozen parameters."""
 
 from collections import defaultdict
 
@@ -9,16 +9,16 @@ from cervical_d2.checkpoint.load_report import module_of
 
 
 def trainable(model: torch.nn.Module) -> int:
-    """How many parameters are trained."""
+    """The number of trainable parameters."""
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
 def parameter_table(model: torch.nn.Module) -> str:
-    """Parameters by module in millions, trainable and frozen, and their sum."""
+    """A table of the trainable and frozen parameters of each module, in millions, with totals."""
     counts: dict[str, list[int]] = defaultdict(lambda: [0, 0])
     for name, parameter in model.named_parameters():
         counts[module_of(name)][not parameter.requires_grad] += parameter.numel()
-    # FrozenBatchNorm keeps its affine part in buffers; it belongs to the frozen ones.
+    # FrozenBatchNorm keeps weight and bias in buffers; they count as frozen parameters.
     for name, buffer in model.named_buffers():
         if name.endswith((".weight", ".bias")):
             counts[module_of(name)][1] += buffer.numel()

@@ -1,4 +1,4 @@
-"""One run from a config to its results: what `cervical-d2 train` does in each of its processes."""
+"""One run from a config to its results, as `cervical-d2 train` does in each of its processes."""
 
 from detectron2.config import CfgNode
 
@@ -9,10 +9,10 @@ from cervical_d2.engine.trainer import Trainer
 
 
 def run_config(cfg: CfgNode, *, train: bool, resume: bool) -> None:
-    """Prepare `cfg`, in place, then train and evaluate, or with `train` False evaluate alone.
+    """Prepare `cfg` in place, then train and evaluate, or only evaluate if `train` is False.
 
     Raises:
-        UserError: before anything is written for what cannot run, later for what the trainer raises.
+        UserError: the config cannot run (nothing is written then), or the training fails.
     """
     lines = on_all_ranks(lambda: prepare(cfg, train=train, resume=resume))
     start_run(cfg, lines, train=train, resume=resume)

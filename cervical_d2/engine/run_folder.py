@@ -1,4 +1,4 @@
-"""What a training or an evaluation has left in its OUTPUT_DIR, read once and handed on."""
+"""The files of a run in its OUTPUT_DIR, each read once."""
 
 import functools
 import json
@@ -15,10 +15,9 @@ from cervical_d2.evaluation.predictions import PREDICTIONS
 
 
 class RunFolder:
-    """The OUTPUT_DIR of a training: where each of its files is, and what it says.
+    """An OUTPUT_DIR of `cervical-d2 train` or `train-classifier`: the paths and contents of its files.
 
-    A file is read when it is first asked for, and not again: of a folder that a run is still writing into, open
-    another one.
+    A file is read on first access and then cached. To see new content of a running training, create a new `RunFolder`.
     """
 
     def __init__(self, path: str | Path):
@@ -29,7 +28,7 @@ class RunFolder:
         )
         self.best, self.final = (self.path / f"{name}.pth" for name in (BEST, FINAL))
         self.last = self.path / LAST
-        """The file that names the checkpoint to go on from."""
+        """The file with the name of the checkpoint to resume from."""
         self._answers: dict[str, Answered] = {}
 
     @property
@@ -39,9 +38,9 @@ class RunFolder:
 
     @functools.cached_property
     def config_text(self) -> str:
-        """config.yaml as it is. Raises `UserError` if there is none, or it is not text."""
+        """The text of config.yaml. Raises `UserError` if it is missing or not text."""
         if not self.exists:
-            raise UserError(f"{self.path}: no config.yaml here; name the OUTPUT_DIR of train_net.py")
+            raise UserError(f"{self.path}: no config.yaml here; name the OUTPUT_DIR of a training")
         try:
             return self.config.read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
@@ -49,33 +48,33 @@ class RunFolder:
 
     @functools.cached_property
     def cfg(self) -> CfgNode:
-        """The resolved config of the last training, or of the first evaluation where nothing was trained.
+        """The resolved config of the last training, or of the first evaluation if nothing was trained.
 
         Raises:
-            UserError: there is none, or it cannot be understood.
+            UserError: the file is missing or invalid.
         """
         return load_dumped_config(self.config_text, str(self.config))
 
     @functools.cached_property
     def starts(self) -> list[dict[str, Any]]:
-        """The entries of run.json, oldest first; none without the file. Raises `UserError` if it is broken off."""
+        """The entries of run.json, oldest first; [] without the file. Raises `UserError` if it is incomplete."""
         if not self.record.is_file():
             return []
         try:
             return list(json.loads(self.record.read_bytes())["starts"])
         except (ValueError, LookupError, TypeError) as error:
             raise UserError(
-                f"{self.record}: not the whole record of a run's starts ({error}); remove it to do without it"
+                f"{self.record}: not the whole record of a run's starts ({error}); remove it to go on without it"
             ) from error
 
     @functools.cached_property
     def metrics(self) -> list[dict[str, Any]]:
-        """The lines of metrics.json; none without the file, as in a folder of --eval-only.
+        """The lines of metrics.json; [] without the file, as after --eval-only.
 
-        Half a last line, which a killed run leaves, is not among them.
+        An incomplete last line, left by a killed run, is skipped.
 
         Raises:
-            UserError: another line cannot be understood.
+            UserError: another line is not JSON.
         """
         lines = self.history.read_bytes().splitlines() if self.history.is_file() else []
         rows = []
@@ -92,23 +91,23 @@ class RunFolder:
         return self.path / "evaluation" / split
 
     def predictions(self, split: str) -> Path:
-        """The file of its predictions, or of a classifier's answers."""
+        """The file of the predictions of a detector or a classifier on `split`."""
         return self.evaluation(split) / PREDICTIONS
 
     def evaluated(self, split: str, otherwise: str = "") -> Path:
-        """The file of `predictions`. Raises `UserError` if there is none; `otherwise`: what else cures that."""
+        """The file of `predictions`. Raises `UserError` if it is missing; `otherwise`: text with another fix."""
         path = self.predictions(split)
         if not path.is_file():
-            cure = f"evaluate first (train_net.py --eval-only with OUTPUT_DIR {self.path}){otherwise}"
+            cure = f"evaluate first (`cervical-d2 evaluate` with OUTPUT_DIR {self.path}){otherwise}"
             raise UserError(f"{path}: no such file; {cure}")
         return path
 
     def answers(self, split: str) -> Answered:
-        """A classifier's answers on the registered `split`. Raises `UserError` as `read_answers`."""
+        """A classifier's predictions on the registered `split`. Raises `UserError` like `read_answers`."""
         if split not in self._answers:
             self._answers[split] = read_answers(self.predictions(split))
         return self._answers[split]
 
     def is_finished(self, split: str) -> bool:
-        """Whether the run is trained to the end and has been evaluated on the registered `split`."""
+        """Whether the training is finished and was evaluated on the registered `split`."""
         return self.final.is_file() and self.predictions(split).is_file()

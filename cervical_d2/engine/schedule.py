@@ -1,4 +1,4 @@
-"""The schedule in iterations, from epochs, the batch and the size of the data."""
+"""The schedule in iterations, computed from epochs, batch size and number of images."""
 
 import math
 
@@ -8,17 +8,17 @@ from cervical_d2.errors import UserError
 
 
 def above_floor(solver: CfgNode) -> tuple[int, ...]:
-    """`solver.STEPS` without those after which the learning rate would be below `LR_FLOOR`.
+    """`solver.STEPS` without the drops that would take the learning rate below `LR_FLOOR`.
 
     Raises:
-        UserError: another scheduler than the one that drops, or a rate that begins below the floor.
+        UserError: the scheduler has no steps, or the rate starts below the floor.
     """
     if not solver.LR_FLOOR:
         return tuple(solver.STEPS)
     if "MultiStep" not in solver.LR_SCHEDULER_NAME or not 0 < solver.LR_FLOOR <= solver.BASE_LR:
         raise UserError(
-            f"SOLVER.LR_FLOOR is {solver.LR_FLOOR:g}; it is of WarmupMultiStepLR, and from 0 (off) to SOLVER.BASE_LR "
-            f"{solver.BASE_LR:g}"
+            f"SOLVER.LR_FLOOR is {solver.LR_FLOOR:g}; it needs WarmupMultiStepLR and a value from 0 (off) to "
+            f"SOLVER.BASE_LR {solver.BASE_LR:g}"
         )
     slack = 1 + 1e-9  # 0.01 * 0.1 ** 3 is a little less than 1e-5
     rates = (solver.BASE_LR * solver.GAMMA**number for number in range(1, len(solver.STEPS) + 1))
@@ -26,11 +26,11 @@ def above_floor(solver: CfgNode) -> tuple[int, ...]:
 
 
 def resolve_schedule(cfg: CfgNode, images: int) -> list[str]:
-    """Write the iterations into `cfg`, in place; return lines that say what was done. `images`: of an epoch.
+    """Convert all lengths in `cfg` to iterations, in place, and return log lines. `images`: images per epoch.
 
-    With `SOLVER.REFERENCE_BATCH` b > 0 the learning rate is scaled by IMS_PER_BATCH / b (Goyal et al. 2017) and
-    lengths given in iterations by the inverse, so that as many images are seen. Epochs come out in iterations either
-    way. A resolved config resolves to itself.
+    With `SOLVER.REFERENCE_BATCH` b > 0 the learning rate is multiplied by IMS_PER_BATCH / b (Goyal et al. 2017), and
+    lengths in iterations are divided by it, so that the number of images stays the same. A resolved config does not
+    change when it is resolved again.
     """
     solver, test = cfg.SOLVER, cfg.TEST
     per_epoch = images / solver.IMS_PER_BATCH
@@ -51,7 +51,7 @@ def resolve_schedule(cfg: CfgNode, images: int) -> list[str]:
     if test.EVAL_EPOCHS:
         test.EVAL_PERIOD = max(1, round(test.EVAL_EPOCHS * per_epoch))
     solver.STEPS = above_floor(solver)
-    # Detectron2 refuses steps beyond the end, which a shortened run leaves behind.
+    # Detectron2 refuses steps beyond the end, which remain if MAX_ITER was shortened.
     solver.STEPS = tuple(step for step in solver.STEPS if step < solver.MAX_ITER)
     steps = f", drops after {', '.join(map(str, solver.STEPS))}" if "MultiStep" in solver.LR_SCHEDULER_NAME else ""
     lines.append(

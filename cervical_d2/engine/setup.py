@@ -1,4 +1,4 @@
-"""From what the user typed to a config that can run: everything is checked before anything is written."""
+"""From the user's config to one that can run. Everything is checked before anything is written."""
 
 import difflib
 import logging
@@ -41,18 +41,18 @@ logger = logging.getLogger("detectron2.cervical_d2")
 
 
 def prepare(cfg: CfgNode, *, train: bool = True, resume: bool = False) -> list[str]:
-    """Resolve data sets, number of classes, device, seed and schedule, in place; return lines that say so.
+    """Resolve data sets, number of classes, device, seed and schedule, in place; return lines for the log.
 
-    Writes nothing, so that a refused command leaves nothing behind.
+    Writes nothing, so an invalid command leaves no files behind.
 
     Raises:
-        UserError: for a data set, image, annotation or setting that cannot be used.
+        UserError: a data set, image, annotation or setting cannot be used.
     """
     names, count = resolve_all((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)), len(cfg.DATASETS.TRAIN)
     cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = tuple(names[:count]), tuple(names[count:])
     _check_weights(cfg, train, resume)
     _check_names(cfg)
-    stages_from(cfg)  # refuses columns of MODEL.DC_RESNET that contradict one another
+    stages_from(cfg)  # checks MODEL.DC_RESNET
     check_backbone(cfg)
     check_anchors(cfg)
     _check_statistics(cfg)
@@ -72,13 +72,13 @@ def prepare(cfg: CfgNode, *, train: bool = True, resume: bool = False) -> list[s
         task.test_records(name)
     if train:
         _check_sizes(cfg)
-        epoch, told = task.prepare_training(cfg)
-        lines += [*told, *resolve_schedule(cfg, epoch)]
+        epoch, task_lines = task.prepare_training(cfg)
+        lines += [*task_lines, *resolve_schedule(cfg, epoch)]
     return lines
 
 
 def _draw_seed(cfg: CfgNode, resume: bool) -> str:
-    """A resumed run keeps the one that was drawn for it."""
+    """Draw a random seed, or restore the one of the resumed run."""
     run = RunFolder(cfg.OUTPUT_DIR)
     if resume and run.exists:
         cfg.SEED = run.cfg.SEED
@@ -101,7 +101,7 @@ def _check_sizes(cfg: CfgNode) -> None:
 
 
 def device_of(cfg: CfgNode) -> str:
-    """MODEL.DEVICE, or "cpu" where there is no CUDA device."""
+    """MODEL.DEVICE, or "cpu" if there is no CUDA device."""
     missing = cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available()
     return "cpu" if missing else cfg.MODEL.DEVICE
 
@@ -110,7 +110,7 @@ def _prepare_device(cfg: CfgNode) -> list[str]:
     if (device := device_of(cfg)) == cfg.MODEL.DEVICE:
         return []
     cfg.MODEL.DEVICE = device
-    return ["no CUDA device here: training and inference run on the CPU"]
+    return ["no CUDA device: training and inference run on the CPU"]
 
 
 def _check_weights(cfg: CfgNode, train: bool, resume: bool) -> None:
@@ -120,14 +120,14 @@ def _check_weights(cfg: CfgNode, train: bool, resume: bool) -> None:
     if weights and "://" not in weights and not Path(weights).is_file():
         raise UserError(f"{weights}: no such weights file; {how_to_get(weights) or 'check MODEL.WEIGHTS'}")
     if weights and "://" not in weights:
-        Checkpoint.open(weights)  # refused now if broken off or unsafe, before OUTPUT_DIR is made
+        Checkpoint.open(weights)  # raises for a truncated or unsafe file, before OUTPUT_DIR is created
     if train and not resume and RunFolder(cfg.OUTPUT_DIR).last.exists():
         raise UserError(f"{cfg.OUTPUT_DIR}: holds a run; go on with --resume, or choose another OUTPUT_DIR")
 
 
 BOX_LOSS_KEYS = tuple(f"MODEL.{head}.BBOX_REG_LOSS_TYPE" for head in ("RPN", "ROI_BOX_HEAD", "RETINANET"))
 
-# Parts that are chosen by name; Detectron2's registries answer an unknown one with a traceback.
+# Parts that are chosen by name. Detectron2's registries raise a traceback for an unknown name.
 NAMED_PARTS: tuple[tuple[str, Iterable[tuple[str, Any]]], ...] = (
     ("MODEL.META_ARCHITECTURE", META_ARCH_REGISTRY),
     ("MODEL.BACKBONE.NAME", BACKBONE_REGISTRY),
@@ -143,7 +143,7 @@ NAMED_PARTS: tuple[tuple[str, Iterable[tuple[str, Any]]], ...] = (
 def _check_names(cfg: CfgNode) -> None:
     for key, registry in NAMED_PARTS:
         value, known = config_value(cfg, key), [name for name, _ in registry]
-        if value not in known and (value or key in BOX_LOSS_KEYS):  # a part may be left out, a loss not
+        if value not in known and (value or key in BOX_LOSS_KEYS):  # a part may be empty, a loss may not
             near = difflib.get_close_matches(value, known, n=1)
             question = f"did you mean {near[0]}? " if near else ""
             raise UserError(f"{key} {value!r} is unknown; {question}there are {', '.join(known)}")
@@ -152,27 +152,27 @@ def _check_names(cfg: CfgNode) -> None:
 def _check_statistics(cfg: CfgNode) -> None:
     if not (cfg.MODEL.PIXEL_MEAN and cfg.MODEL.PIXEL_STD):
         raise UserError(
-            "MODEL.PIXEL_MEAN and PIXEL_STD are empty, as they are printed nowhere; compute and set them: "
-            f"cervical-d2 mean-std --dataset NAME ({' '.join(cfg.DATASETS.TRAIN)} for the data's own)"
+            "MODEL.PIXEL_MEAN and PIXEL_STD are empty, because the paper does not print them; compute and set them: "
+            f"cervical-d2 mean-std --dataset NAME ({' '.join(cfg.DATASETS.TRAIN)} for the training data)"
         )
 
 
 def start_run(cfg: CfgNode, lines: list[str], *, train: bool = True, resume: bool = False) -> None:
-    """Make and lock OUTPUT_DIR, record the start in it, log into it and to the screen, seed.
+    """Create and lock OUTPUT_DIR, record the start in it, set up logging, and seed.
 
     Raises:
         UserError: another run is writing there.
     """
     output = Path(cfg.OUTPUT_DIR)
-    cfg.SEED = comm.all_gather(cfg.SEED)[0]  # drawn, it is another one in each process
+    cfg.SEED = comm.all_gather(cfg.SEED)[0]  # each process may have drawn a different one
     lines = lines + on_all_ranks(lambda: open_folder(cfg, train=train, resume=resume) if comm.is_main_process() else [])
     for name in ("fvcore", "detectron2"):
         setup_logger(str(output), distributed_rank=comm.get_rank(), name=name)
-    # Both versions call themselves 0.6, so the place is told.
+    # Both detectron2 versions report 0.6, so the log names the folder.
     place = Path(detectron2.__file__).parent
-    logger.info("torch %s on %s, detectron2 in %s; writing into %s", torch.__version__, cfg.MODEL.DEVICE, place, output)
+    logger.info("torch %s on %s, detectron2 in %s; writing to %s", torch.__version__, cfg.MODEL.DEVICE, place, output)
     if (ranks := comm.get_world_size()) > 1:
-        logger.info("%d processes, of %d threads each", ranks, torch.get_num_threads())
+        logger.info("%d processes with %d threads each", ranks, torch.get_num_threads())
     for line in lines:
         logger.info(line)
     seed_all_rng(cfg.SEED)

@@ -1,6 +1,6 @@
-"""A start of a run: lock OUTPUT_DIR, so that one process writes there, and record what makes the run repeatable.
+"""The start of a run: lock OUTPUT_DIR against other processes, and record what is needed to repeat the run.
 
-config.yaml is the resolved config, run.json has one entry for each start, uncommitted.diff what is not yet in git.
+config.yaml is the resolved config, run.json has one entry per start, uncommitted.diff holds uncommitted changes.
 """
 
 import datetime
@@ -36,12 +36,12 @@ logger = logging.getLogger("detectron2.cervical_d2")
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("torch", "torchvision", "detectron2", "numpy", "opencv-python", "pycocotools", "fvcore", "Pillow")
-SAME_RUN = ("OUTPUT_DIR", "MODEL.WEIGHTS")  # keys that may differ between a run's starts without a word
+SAME_RUN = ("OUTPUT_DIR", "MODEL.WEIGHTS")  # keys that may differ between the starts of a run without a warning
 _locks: dict[Path, IO[str]] = {}
 
 
 def open_folder(cfg: CfgNode, *, train: bool, resume: bool) -> list[str]:
-    """Make OUTPUT_DIR and lock it until the process ends; record the start; return lines that say what changed.
+    """Create OUTPUT_DIR, lock it until the process ends, record the start; return lines that say what changed.
 
     Raises:
         UserError: another process is writing there.
@@ -49,7 +49,7 @@ def open_folder(cfg: CfgNode, *, train: bool, resume: bool) -> list[str]:
     folder = Path(cfg.OUTPUT_DIR)
     folder.mkdir(parents=True, exist_ok=True)
     _lock(folder)
-    for partial in folder.glob("*.partial"):  # what a killed run was writing
+    for partial in folder.glob("*.partial"):  # left by a killed run
         partial.unlink()
     run, start = RunFolder(folder), _start(cfg, train, resume)
     lines = _changes(cfg, run, start) if resume and run.exists else []
@@ -63,7 +63,7 @@ def open_folder(cfg: CfgNode, *, train: bool, resume: bool) -> list[str]:
 
 
 def _lock(folder: Path) -> None:
-    # A lock of POSIX ends with its process, however that dies, and is not inherited by data workers.
+    # The kernel releases a POSIX lock when the process ends, even if it is killed. Data workers do not inherit it.
     path = (folder / ".lock").resolve()
     if sys.platform == "win32" or path in _locks:
         return
@@ -76,7 +76,7 @@ def _lock(folder: Path) -> None:
         handle.close()
         raise UserError(f"{folder}: {who} is writing there; wait for it, or choose another OUTPUT_DIR") from None
     except OSError as error:
-        logger.warning("%s: cannot be locked (%s), so take care that no second run writes there", folder, error)
+        logger.warning("%s: cannot be locked (%s); make sure that no second run writes there", folder, error)
     handle.truncate(0)
     handle.write(f"process {os.getpid()} on {platform.node()}")
     handle.flush()
@@ -84,7 +84,7 @@ def _lock(folder: Path) -> None:
 
 
 def _changes(cfg: CfgNode, run: RunFolder, start: dict[str, Any]) -> list[str]:
-    """What differs from the run's last start."""
+    """Lines that say what differs from the run's last start."""
     changed = [entry for entry in differences(run.cfg, cfg) if entry[0] not in SAME_RUN]
     lines = [f"differs from the run so far: {name} was {theirs!r}, is {ours!r}" for name, theirs, ours in changed]
     data = run.starts[-1]["data"] if run.starts else {}
@@ -105,7 +105,7 @@ def _start(cfg: CfgNode, train: bool, resume: bool) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "machine": _machine(),
         "packages": {name: _version(name) for name in PACKAGES},
-        "detectron2 in": str(Path(detectron2.__file__).parent),  # both versions call themselves 0.6
+        "detectron2 in": str(Path(detectron2.__file__).parent),  # both versions report 0.6
         "git": git_state(),
         "data": {name: data_fingerprint(records_of((name,))) for name in splits},
     }
@@ -131,7 +131,7 @@ def _version(name: str) -> str:
 
 
 def git_state() -> dict[str, Any]:
-    """Commit and changed files of the checkout that this package lies in; {} outside of one."""
+    """Commit, branch and changed files of the git checkout that contains this package; {} if there is none."""
     commit = _git("rev-parse", "HEAD")
     if commit is None:
         return {}
@@ -151,9 +151,10 @@ def _git(*words: str) -> str | None:
 
 
 def data_fingerprint(records: Sequence[Record]) -> dict[str, Any]:
-    """Numbers and two hashes that change with the data: names, sizes and bytes of the images, and the annotations.
+    """Counts and two hashes of the data: one of the images' names and sizes, one of the annotations.
 
-    Where the data lie does not matter. Pixels are not read: an image of the same name, size and length counts as equal.
+    The location of the data does not matter. Pixels are not read: images with the same name, size and file length count
+    as equal.
     """
     images, labels, count = hashlib.sha256(), hashlib.sha256(), 0
     for record in records:

@@ -16,13 +16,13 @@ from cervical_d2.errors import UserError
 from cervical_d2.randomness import Stream, seed_torch
 
 Losses = dict[str, torch.Tensor]
-NAMED = 8  # files of a batch that a message names
+NAMED = 8  # files of a batch that a message lists
 
 
 class SeededStep(SimpleTrainer):
-    """`SimpleTrainer` whose random draws are a function of (seed, iteration, rank), on any device and precision.
+    """`SimpleTrainer` whose random numbers depend only on (seed, iteration, rank), on any device, in any precision.
 
-    A loss that is not finite in one process stops all of them before the weights are touched.
+    A loss that is not finite in one process stops all processes before the weights are updated.
     """
 
     def __init__(
@@ -38,26 +38,27 @@ class SeededStep(SimpleTrainer):
         max_norm: float = 0.0,
         stop: Callable[[], int] = int,
     ):
-        """`amp`: the precision of `torch.autocast`, or None for full precision.
+        """Set up the step.
 
         Args:
-            accumulate: parts into which a batch is divided, one forward and backward pass each.
-            max_norm: largest norm of all gradients together; 0: any.
-            stop: the signal by which this process was asked to end, or 0.
+            amp: the precision of `torch.autocast`, or None for full precision.
+            accumulate: number of parts that a batch is split into, with one forward and backward pass each.
+            max_norm: largest norm of all gradients together; 0: no limit.
+            stop: returns the signal that asked this process to stop, or 0.
         """
         super().__init__(model, data_loader, optimizer)
         self.seed, self.device_type, self.amp = seed, torch.device(device).type, amp
         self.accumulate, self.max_norm, self.stop = accumulate, max_norm, stop
-        self.stop_signal = 0  # what all processes agreed on in this iteration
-        # float16 alone underflows; bfloat16 has float32's range and needs no scaling.
+        self.stop_signal = 0  # the signal that all processes agreed on in this iteration
+        # Only float16 needs loss scaling; bfloat16 has the range of float32.
         self.scaler = torch.amp.GradScaler(self.device_type, enabled=amp is torch.float16)
 
     def close(self) -> None:
-        """End the data workers: the garbage collector may take their queues first, and waits five seconds for each."""
+        """Stop the data workers. If the garbage collector did it, it could wait five seconds for each worker."""
         self._data_loader_iter.close()
 
     def run_step(self) -> None:
-        """Load, forward, backward, update, and write the metrics."""
+        """Load a batch, run forward and backward, update the weights, and record the losses."""
         start = time.perf_counter()
         batch = next(self._data_loader_iter)
         data_time = time.perf_counter() - start
@@ -69,10 +70,10 @@ class SeededStep(SimpleTrainer):
             with contextlib.nullcontext() if last else self._gradients_kept_here():
                 losses = self._forward(batch[number :: self.accumulate], batch, data_time)
                 sums = {name: sums.get(name, 0) + value.detach() for name, value in losses.items()}
-                if last:  # before gradients are exchanged, which needs all of the processes
+                if last:  # before the gradients are exchanged, which needs all processes
                     self._agree(sums, batch, data_time)
                 self.scaler.scale(torch.stack(list(losses.values())).sum()).backward()
-        self.scaler.unscale_(self.optimizer)  # so that gradients, not scaled ones, are clipped, by upstream too
+        self.scaler.unscale_(self.optimizer)  # so that clipping, also Detectron2's, sees unscaled gradients
         if self.max_norm:
             parameters = [value for group in self.optimizer.param_groups for value in group["params"]]
             norm = torch.nn.utils.clip_grad_norm_(parameters, self.max_norm)
@@ -85,7 +86,7 @@ class SeededStep(SimpleTrainer):
         try:
             with torch.autocast(self.device_type, dtype=self.amp, enabled=self.amp is not None):
                 return {name: value / self.accumulate for name, value in self.model(part).items()}
-        except FloatingPointError as error:  # upstream's, of proposals that are not finite
+        except FloatingPointError as error:  # raised by Detectron2 for proposals that are not finite
             self._agree({}, batch, data_time, str(error))
             raise
 
@@ -93,7 +94,10 @@ class SeededStep(SimpleTrainer):
         return getattr(self.model, "no_sync", contextlib.nullcontext)()
 
     def _agree(self, losses: Losses, batch: list[dict[str, Any]], data_time: float, said: str = "") -> None:
-        """Tell the other processes the losses, and whether to go on; write the metrics in the main one."""
+        """Exchange losses, stop signals and errors with the other processes; the main one records the losses.
+
+        `said`: the reason why the losses are missing, if they are.
+        """
         values = dict(zip(losses, torch.stack(list(losses.values())).tolist(), strict=True)) if losses else {}
         if not math.isfinite(sum(values.values())):
             said = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
@@ -109,7 +113,7 @@ class SeededStep(SimpleTrainer):
             get_event_storage().put_scalars(**scalars)
 
     def state_dict(self) -> dict[str, Any]:
-        """Iteration, optimizer (v0.6 and main alike) and loss scale."""
+        """Iteration, optimizer and loss scale, in the same form for detectron2 v0.6 and main."""
         return {
             "iteration": self.iter,
             "optimizer": self.optimizer.state_dict(),
@@ -117,7 +121,7 @@ class SeededStep(SimpleTrainer):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """What `state_dict` returned."""
+        """Restore what `state_dict` returned."""
         self.iter = state_dict["iteration"]
         self.optimizer.load_state_dict(state_dict["optimizer"])
         self.scaler.load_state_dict(state_dict["scaler"])

@@ -1,4 +1,4 @@
-"""What differs between kinds of models, in one table: all else of a run is one engine."""
+"""The differences between detectors and classifiers, in one table. The rest of a run is the same for both."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,10 +23,10 @@ from cervical_d2.modeling.classifier import CellClassifier
 
 
 class Task(NamedTuple):
-    """A kind of model.
+    """One kind of model.
 
-    `test_records`: of a split, checked. `prepare_training`: refuses what cannot train, returns the images of an epoch
-    and lines to tell. `epoch`: the images of an epoch again, from the plan of the batches.
+    `test_records` returns the checked records of a split. `prepare_training` checks the training settings and returns
+    the number of images per epoch and lines for the log. `epoch` returns that number from the plan of the batches.
     """
 
     test_records: Callable[[str], Sequence[Any]]
@@ -40,14 +40,13 @@ class Task(NamedTuple):
 def _prepare_detection(cfg: CfgNode) -> tuple[int, list[str]]:
     records = train_records(cfg)
     lines = contrast_lines(cfg, records)
-    train_augmentations(cfg)  # refused now if out of range
+    train_augmentations(cfg)  # raises if a value is out of range
     if (repeats := train_repeats(cfg, records)) is not None:
         lines.append(f"repeat factors: {repeats.min():.2f} to {repeats.max():.2f}, {repeats.mean():.2f} on average")
     return len(records), lines
 
 
 def _detection_evaluator(cfg: CfgNode, name: str) -> CervicalCOCOEvaluator:
-    """COCO's figures and the papers'."""
     return CervicalCOCOEvaluator(
         name,
         RunFolder(cfg.OUTPUT_DIR).evaluation(name),
@@ -85,5 +84,5 @@ TASKS = {CellClassifier.__name__: CLASSIFICATION}
 
 
 def task_of(cfg: CfgNode) -> Task:
-    """That of `MODEL.META_ARCHITECTURE`: detection, unless `TASKS` has it."""
+    """The task of `MODEL.META_ARCHITECTURE`: detection, unless `TASKS` lists it."""
     return TASKS.get(cfg.MODEL.META_ARCHITECTURE, DETECTION)

@@ -1,4 +1,4 @@
-"""The trainer: Detectron2's, with what its users miss."""
+"""The trainer: Detectron2's, extended by exact resume, best checkpoint, early stopping and validation losses."""
 
 import contextlib
 import logging
@@ -36,7 +36,7 @@ class Trainer(DefaultTrainer):
     """Trains what a prepared config (`cervical_d2.engine.setup.prepare`) describes, and evaluates it."""
 
     def __init__(self, cfg: CfgNode):
-        # DefaultTrainer's own __init__ would build upstream's step, loader and checkpointer first.
+        # DefaultTrainer.__init__ would build Detectron2's own step, loader and checkpointer first.
         TrainerBase.__init__(self)
         self.cfg = cfg
         self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
@@ -70,7 +70,7 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> torch.nn.Module:
-        """The model, in the memory format of the config; a table of its parameters goes to the log."""
+        """Build the model in the memory format of the config, and log a table of its parameters."""
         model = build_model(cfg)
         if cfg.MODEL.CHANNELS_LAST:
             model = model.to(memory_format=torch.channels_last)
@@ -79,22 +79,22 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Any:
-        """Batches that depend on (seed, iteration) alone."""
+        """A loader whose batches depend only on (seed, iteration)."""
         return task_of(cfg).train_loader(cfg)
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
-        """Every image of the split once."""
+        """A loader of every image of the split, once."""
         return task_of(cfg).test_loader(cfg, dataset_name)
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
-        """The figures of the kind of model; writes into OUTPUT_DIR/evaluation/SPLIT."""
+        """The evaluator of the model's task. It writes into OUTPUT_DIR/evaluation/SPLIT."""
         return task_of(cfg).evaluator(cfg, dataset_name)
 
     @classmethod
     def test(cls, cfg: CfgNode, model: torch.nn.Module, evaluators: Any = None) -> OrderedDict[str, Any]:
-        """Results by split; those of a single split stand alone, as upstream returns them."""
+        """Results by split. With a single split, its results are returned directly, as in Detectron2."""
         results: OrderedDict[str, Any] = OrderedDict()
         for number, name in enumerate(cfg.DATASETS.TEST):
             evaluator = evaluators[number] if evaluators else cls.build_evaluator(cfg, name)
@@ -102,7 +102,7 @@ class Trainer(DefaultTrainer):
         return next(iter(results.values())) if len(results) == 1 else results
 
     def build_hooks(self) -> list[Any]:
-        """Timing, schedule, the end by a signal, then evaluation, its metrics, and the checkpoint that holds them."""
+        """Timing, schedule, stop on signal, evaluation, metrics, checkpoint. The checkpoint stores the state of all."""
         cfg = self.cfg
         save: Callable[[str], None] = self.checkpointer.save if comm.is_main_process() else _nothing
         evaluate = Evaluate(
@@ -125,7 +125,7 @@ class Trainer(DefaultTrainer):
         return [*timing, stop, evaluate if cfg.DATASETS.TEST else None, self.metrics, checkpoint]
 
     def evaluate(self) -> OrderedDict[str, Any]:
-        """The figures of `test`, and the validation losses of the first test split, of the average's weights if any."""
+        """Results of `test`, and validation losses on the first test split; uses averaged weights if there are any."""
         cfg, model = self.cfg, unwrap_ddp(self.model)
         self._evaluated = True
         with self.stop.at_once(), self.average.applied() if self.average else contextlib.nullcontext():
@@ -136,7 +136,7 @@ class Trainer(DefaultTrainer):
             return OrderedDict(results, validation=validation_losses(model, loader, cfg.SEED))
 
     def resume_or_load(self, resume: bool = True) -> None:
-        """Go on from the last whole checkpoint in OUTPUT_DIR if `resume` and there is one; else load MODEL.WEIGHTS."""
+        """With `resume`, load the last complete checkpoint in OUTPUT_DIR if there is one; else load MODEL.WEIGHTS."""
         self.checkpointer.resume_or_load(self.cfg.MODEL.WEIGHTS, resume=resume)
         if self.checkpointer.resumed:
             self.start_iter = self.iter + 1
@@ -145,10 +145,10 @@ class Trainer(DefaultTrainer):
             self.average.restart()
 
     def train(self) -> OrderedDict[str, Any]:
-        """Train to the end, or to where early stopping puts it; return the last evaluation's results.
+        """Train until the end or early stopping; return the results of the last evaluation.
 
-        As upstream's loop, but one that makes up for what a killed run left undone, can end early, and leaves a
-        `UserError` to be told in one line.
+        Unlike Detectron2's loop, this one does the work that a killed run did not finish, can stop early, and does not
+        log a traceback for a `UserError`.
         """
         self.iter = self.start_iter - 1
         with self.stop, EventStorage(max(self.iter, 0)) as self.storage:
@@ -170,23 +170,23 @@ class Trainer(DefaultTrainer):
         return self._last_eval_results
 
     def run_step(self) -> None:
-        """One iteration, and its weights taken into the average."""
+        """Run one iteration and update the average of the weights."""
         super().run_step()
         if self.average:
             self.average.update()
 
     def state_dict(self) -> dict[str, Any]:
-        """Iteration, hooks, optimizer: the same on both versions of Detectron2."""
+        """Iteration, hooks and optimizer, in the same form for both versions of Detectron2."""
         return {**TrainerBase.state_dict(self), "_trainer": self._trainer.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """What `state_dict` returned."""
+        """Restore what `state_dict` returned."""
         TrainerBase.load_state_dict(self, state_dict)
         self._trainer.load_state_dict(state_dict["_trainer"])
 
 
 def amp_dtype(cfg: CfgNode) -> torch.dtype | None:
-    """The precision of mixed-precision training, None when it is off."""
+    """The precision of mixed-precision training, or None if it is off."""
     if not cfg.SOLVER.AMP.ENABLED:
         return None
     if cfg.SOLVER.AMP.DTYPE != "auto":
@@ -197,10 +197,10 @@ def amp_dtype(cfg: CfgNode) -> torch.dtype | None:
 
 
 def cpu_computes_bfloat16() -> bool:
-    """Whether this processor multiplies bfloat16 itself; where it does not, emulation is slower than float32."""
+    """Whether the processor has bfloat16 instructions. Without them, emulation is slower than float32."""
     probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(getattr(torch.cpu, probe, bool)() for probe in probes)
 
 
 def _nothing(name: str) -> None:
-    """What the ranks beside the first do for a checkpoint."""
+    """Stands in for saving a checkpoint in all processes but the main one."""

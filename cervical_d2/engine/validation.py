@@ -1,4 +1,4 @@
-"""The training losses on images that are not trained on."""
+"""The training losses on a test split."""
 
 import copy
 import zlib
@@ -13,9 +13,10 @@ from cervical_d2.randomness import Stream, seed_torch
 
 
 def validation_losses(model: torch.nn.Module, loader: Any, seed: int) -> dict[str, float]:
-    """Mean of the training losses over the images of all processes' `loader`, with statistics and weights as they are.
+    """Mean training losses over the images of all processes, without changing weights or statistics.
 
-    Works on a copy, as a forward in training mode may move what the model keeps. `model` is not a data-parallel one.
+    Works on a copy, because a forward pass in training mode may change buffers of the model. `model` must not be
+    wrapped in DistributedDataParallel.
     """
     probe = copy.deepcopy(model).train()
     for module in probe.modules():
@@ -23,16 +24,16 @@ def validation_losses(model: torch.nn.Module, loader: Any, seed: int) -> dict[st
             module.eval()
     sums: dict[str, float] = {}
     images = 0
-    # A storage of its own: the heads count their samples into the current one, which is the training's.
+    # A separate storage, because the heads would write their counts into the training's storage.
     with torch.no_grad(), EventStorage():
         for batch in loader:
-            # The same proposals are sampled each time, whichever process has the image.
+            # Sample the same proposals each time, in whichever process the image is.
             seed_torch(seed, Stream.VALIDATION, zlib.crc32(str(batch[0]["image_id"]).encode()))
             images += 1
             for name, value in probe(batch).items():
                 sums[name] = sums.get(name, 0.0) + value.item()
     gathered = comm.all_gather((sums, images))
     total = sum(count for _, count in gathered)
-    names = next(part for part, count in gathered if count)  # a process may have had no image at all
+    names = next(part for part, count in gathered if count)  # a process may have no images
     means = {name: sum(part.get(name, 0.0) for part, _ in gathered) / total for name in names}
     return {**means, "total_loss": sum(means.values())}

@@ -1,4 +1,4 @@
-"""The parts of the models that are ours. Importing this imports every module here, which registers with Detectron2."""
+"""Our parts of the models. Importing this package imports its modules, which register themselves with Detectron2."""
 
 import importlib
 import pkgutil

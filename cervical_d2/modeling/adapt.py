@@ -1,7 +1,7 @@
-"""What any backbone can be asked for: frozen stages, norms that keep their statistics, blocks that begin as shortcuts.
+"""Settings that work with any backbone: frozen stages, BatchNorm with fixed statistics, zero-initialized blocks.
 
-The settings act on the modules that a builder returned, so the builder need not know them: it may be ours,
-Detectron2's, or one that somebody else registered. A backbone under a pyramid is its `bottom_up`.
+They are applied to the module that a builder returns, so they work with our builders, Detectron2's, and any other that
+is registered. For a backbone with a pyramid they are applied to its `bottom_up`.
 """
 
 import functools
@@ -26,12 +26,12 @@ LAST_NORM: dict[type[nn.Module], str] = {
     resnet.BasicBlock: "bn2",
     resnet.Bottleneck: "bn3",
 }
-"""Residual blocks, and the norm before their sum."""
+"""Residual blocks, each with the path of the last norm before the addition."""
 Build = Callable[[CfgNode, ShapeSpec], nn.Module]
 
 
 def build_model(cfg: CfgNode) -> nn.Module:
-    """Detectron2's `build_model`, with a backbone that heeds the settings of `adapt`, whoever registered its builder.
+    """Detectron2's `build_model`, with the settings of `adapt` applied to the backbone.
 
     Raises:
         UserError: the backbone cannot be adapted.
@@ -42,18 +42,18 @@ def build_model(cfg: CfgNode) -> nn.Module:
             raise UserError(f"MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE} has no `backbone` to adapt")
         adapt(model.backbone, cfg)
         if cfg.MODEL.RESNETS.NORM == EVAL_NORM and hasattr(model, "roi_heads") and hasattr(model.roi_heads, "res5"):
-            with_eval_norm(model.roi_heads.res5)  # of a C4 detector: the last stage, with the same norm
+            with_eval_norm(model.roi_heads.res5)  # the last stage of a C4 detector uses the same norm
     return model
 
 
 def check_backbone(cfg: CfgNode) -> None:
-    """Build the backbone and drop it. Raises `UserError` if it cannot be adapted; costs nothing if nothing is asked."""
+    """Build the backbone as a test. Raises `UserError` if it cannot be adapted. Does nothing without such settings."""
     if is_adapted(cfg):
         adapt(modeling.build_backbone(plain(cfg)), cfg)
 
 
 def adapting(build: Build) -> Build:
-    """A decorator: the builder heeds the settings under Detectron2's own `build_model` too."""
+    """A decorator that applies the settings also when Detectron2's own `build_model` calls the builder."""
 
     @functools.wraps(build)
     def built(cfg: CfgNode, input_shape: ShapeSpec) -> nn.Module:
@@ -65,13 +65,13 @@ def adapting(build: Build) -> Build:
 
 
 def is_adapted(cfg: CfgNode) -> bool:
-    """Whether any of the settings of `adapt` asks for something."""
+    """Whether `cfg` uses any of the settings of `adapt`."""
     resnets = cfg.MODEL.RESNETS
     return bool(cfg.MODEL.BACKBONE.FREEZE_STAGES or resnets.NORM == EVAL_NORM or resnets.ZERO_INIT_RESIDUAL)
 
 
 def plain(cfg: CfgNode) -> CfgNode:
-    """`cfg` as a builder gets it, without the settings of `adapt`: BatchNorm for EvalBN, nothing frozen for stages."""
+    """`cfg` for the builder, without the settings of `adapt`: BN instead of EvalBN, and no frozen stages."""
     if not is_adapted(cfg):
         return cfg
     cfg = cfg.clone()
@@ -87,10 +87,10 @@ def plain(cfg: CfgNode) -> CfgNode:
 def adapt(backbone: nn.Module, cfg: CfgNode) -> None:
     """Apply ZERO_INIT_RESIDUAL and NORM EvalBN of `MODEL.RESNETS`, and `MODEL.BACKBONE.FREEZE_STAGES`, in place.
 
-    Without stages, `MODEL.BACKBONE.FREEZE_AT` counts; that is up to the builder.
+    If FREEZE_STAGES is empty, `MODEL.BACKBONE.FREEZE_AT` applies, which the builder handles.
 
     Raises:
-        UserError: a stage that is not there, norms of another kind, no residual blocks of a known kind.
+        UserError: an unknown stage, an unsupported kind of norm, or no known residual blocks.
     """
     name, bottom_up = cfg.MODEL.BACKBONE.NAME, getattr(backbone, "bottom_up", backbone)
     if cfg.MODEL.RESNETS.ZERO_INIT_RESIDUAL:
@@ -104,18 +104,18 @@ def adapt(backbone: nn.Module, cfg: CfgNode) -> None:
 
 
 def stages_of(bottom_up: nn.Module) -> list[str]:
-    """The stages that can be frozen: the children of a backbone without its pyramid that have parameters."""
+    """The stages that can be frozen: the children of `bottom_up` that have parameters."""
     return [name for name, child in bottom_up.named_children() if any(True for _ in child.parameters())]
 
 
 def freeze_stages(bottom_up: nn.Module, stages: Sequence[str], name: str) -> None:
-    """Freeze `stages` of `bottom_up` in place: no gradients, and BatchNorm statistics that stay.
+    """Freeze `stages` of `bottom_up` in place: no gradients, and fixed BatchNorm statistics.
 
-    Frozen BatchNorms become Detectron2's FrozenBatchNorm2d, with the same names in a checkpoint. `name` is the
-    backbone's in messages.
+    Frozen BatchNorms become Detectron2's FrozenBatchNorm2d, with the same names in a checkpoint. `name` is the name of
+    the backbone for messages.
 
     Raises:
-        UserError: a stage that is not there, or whose statistics cannot be kept.
+        UserError: an unknown stage, or one with norms whose statistics cannot be fixed.
     """
     known = stages_of(bottom_up)
     for stage in stages:
@@ -125,17 +125,17 @@ def freeze_stages(bottom_up: nn.Module, stages: Sequence[str], name: str) -> Non
         _check_norms(module, f"MODEL.BACKBONE.FREEZE_STAGES {stage}", name)
         for parameter in module.parameters():
             parameter.requires_grad = False
-        # Of a stage that is itself a BatchNorm, this is another module.
+        # convert_frozen_batchnorm returns a new module if the stage itself is a BatchNorm.
         setattr(bottom_up, stage, FrozenBatchNorm2d.convert_frozen_batchnorm(module))
 
 
 def begin_as_shortcuts(bottom_up: nn.Module, name: str) -> None:
     """Set the weight of the last norm of each residual block in `bottom_up` to 0, in place.
 
-    A block then passes on its shortcut alone until it has learned something. Source: Goyal et al. 2017, section 5.1.
+    At first a block then returns only its shortcut. Source: Goyal et al. 2017, section 5.1.
 
     Raises:
-        UserError: there is no block of `LAST_NORM`, or one without a norm; `name` is the backbone's.
+        UserError: there is no block of `LAST_NORM`, or a block has no norm. The message contains the backbone's `name`.
     """
     norms = [
         attrgetter(path)(block)
@@ -151,6 +151,6 @@ def begin_as_shortcuts(bottom_up: nn.Module, name: str) -> None:
 
 
 def _check_norms(module: nn.Module, setting: str, name: str) -> None:
-    """Raises `UserError` if `module` has statistics that would move on; names `setting` and the backbone `name`."""
+    """Raise `UserError` if `module` has norms whose statistics cannot be fixed."""
     if others := other_norms(module):
         raise UserError(f"{setting}: {name} has {', '.join(others)}; only BatchNorm2d can keep its statistics")

@@ -1,4 +1,4 @@
-"""Anchors of any width and height, where Detectron2's are sizes times ratios.
+"""Anchors of any width and height. Detectron2's own anchors are sizes times aspect ratios.
 
 L pyramid levels, A anchors per cell; boxes are XYXY in pixels of the network's input.
 """
@@ -21,19 +21,19 @@ from torch import Tensor
 from cervical_d2.config import config_value
 from cervical_d2.errors import UserError
 
-# Of MODEL.META_ARCHITECTURE; of all others, the RPN's.
+# The key with the feature maps, by MODEL.META_ARCHITECTURE. All others use MODEL.RPN.IN_FEATURES.
 FEATURES = dict.fromkeys(("RetinaNet", "CervicalRetinaNet"), "MODEL.RETINANET.IN_FEATURES")
 KEY = "MODEL.ANCHOR_GENERATOR.CLUSTERS"
-CURE = "`cervical-d2 anchors --config-file FILE` prints what fits a config"
+CURE = "`cervical-d2 anchors --config-file FILE` prints anchors that fit a config"
 Clusters = Sequence[Sequence[Sequence[float]]]
 """L lists of A pairs (width, height)."""
 
 
 @ANCHOR_GENERATOR_REGISTRY.register()
 class ClusteredAnchorGenerator(DefaultAnchorGenerator):
-    """`DefaultAnchorGenerator` whose anchors may be given as `clusters`, in place of sizes and aspect ratios.
+    """`DefaultAnchorGenerator` that also accepts anchors as `clusters`, instead of sizes and aspect ratios.
 
-    Without `clusters` it is the same to the last bit. Raises `UserError` for `clusters` that cannot be used.
+    Without `clusters` the anchors are exactly Detectron2's. Raises `UserError` for invalid `clusters`.
     Source: 3cDe-Net (Wang et al. 2022), k-means anchors.
     """
 
@@ -43,25 +43,29 @@ class ClusteredAnchorGenerator(DefaultAnchorGenerator):
             super().__init__(**kwargs)
             return
         sides = sides_of(clusters, len(kwargs["strides"]))
-        # The config's own sizes may be those of another number of levels.
+        # The sizes in the config may be for another number of levels.
         super().__init__(**{**kwargs, "sizes": [1.0], "aspect_ratios": [1.0]})
         self.cell_anchors = BufferList([torch.cat([-side / 2, side / 2], dim=1).float() for side in sides])
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: list[ShapeSpec]) -> dict[str, Any]:
-        """Upstream's arguments and ours. `UserError` for levels of unequal numbers: all share one head."""
+        """Detectron2's arguments and ours.
+
+        Raises:
+            UserError: the levels have unequal numbers of anchors, which one shared head cannot serve.
+        """
         clusters = cfg.MODEL.ANCHOR_GENERATOR.CLUSTERS
         numbers = [len(side) for side in sides_of(clusters, len(input_shape))] if clusters else []
         if len(set(numbers)) > 1:
-            raise UserError(f"{KEY}: {numbers} anchors a level, but one head serves all, with equally many; {CURE}")
+            raise UserError(f"{KEY}: {numbers} anchors per level; all levels share one head and need the same; {CURE}")
         return {**super().from_config(cfg, input_shape), "clusters": clusters}
 
 
 def sides_of(clusters: Clusters, levels: int) -> list[Tensor]:
-    """(A, 2) float64 widths and heights, for each of so many `levels`.
+    """(A, 2) float64 widths and heights for each of the `levels`.
 
     Raises:
-        UserError: another number of levels, something else than pairs, or a side that is not above 0.
+        UserError: the number of levels is wrong, an entry is not a pair, or a side is not above 0.
     """
     if len(clusters) != levels:
         raise UserError(f"{KEY}: lists for {len(clusters)} levels, but the network has {levels}; {CURE}")
@@ -69,7 +73,7 @@ def sides_of(clusters: Clusters, levels: int) -> list[Tensor]:
     for number, pairs in enumerate(clusters, start=1):
         try:
             side = torch.tensor(pairs, dtype=torch.float64)
-        except (TypeError, ValueError):  # words; rows of different lengths
+        except (TypeError, ValueError):  # text, or rows of different lengths
             side = torch.zeros(0)
         if side.dim() != 2 or side.shape[1] != 2 or not ((side > 0) & side.isfinite()).all():
             raise UserError(
@@ -80,22 +84,22 @@ def sides_of(clusters: Clusters, levels: int) -> list[Tensor]:
 
 
 def anchor_levels(cfg: CfgNode) -> list[str]:
-    """The feature maps that anchors lie on."""
+    """The names of the feature maps that have anchors."""
     return list(config_value(cfg, levels_key(cfg)))
 
 
 def levels_key(cfg: CfgNode) -> str:
-    """The key of the config that names `anchor_levels`."""
+    """The config key that names the feature maps of `anchor_levels`."""
     return FEATURES.get(cfg.MODEL.META_ARCHITECTURE, "MODEL.RPN.IN_FEATURES")
 
 
 def level_strides(cfg: CfgNode) -> list[int]:
-    """Of each of `anchor_levels`, in px, as the network itself tells them.
+    """The stride in px of each of `anchor_levels`, taken from the network.
 
     Raises:
-        UserError: a level that the network does not have.
+        UserError: the network does not have one of the levels.
     """
-    with torch.device("meta"):  # no weights are made
+    with torch.device("meta"):  # allocates no weights
         shapes = build_backbone(cfg).output_shape()
     levels = anchor_levels(cfg)
     if unknown := [name for name in levels if name not in shapes]:
@@ -104,10 +108,10 @@ def level_strides(cfg: CfgNode) -> list[int]:
 
 
 def cell_anchors(cfg: CfgNode) -> list[Tensor]:
-    """(A, 4) anchors around the origin for each of `anchor_levels`, as the model itself makes them of the config.
+    """(A, 4) anchors around the origin for each of `anchor_levels`, built as the model builds them.
 
     Raises:
-        UserError: they do not fit the levels, or are those of a generator that is not known or tells none.
+        UserError: they do not fit the levels, or the generator is unknown or has no `cell_anchors`.
     """
     levels = anchor_levels(cfg)
     try:
@@ -117,13 +121,13 @@ def cell_anchors(cfg: CfgNode) -> list[Tensor]:
 
 
 def check_anchors(cfg: CfgNode) -> None:
-    """Raises `UserError` for anchors that the config's levels cannot have, or that its generator does not know."""
+    """Raise `UserError` if the anchors do not fit the levels, or the generator does not support them."""
     name, ours = cfg.MODEL.ANCHOR_GENERATOR.NAME, ClusteredAnchorGenerator.__name__
     if cfg.MODEL.ANCHOR_GENERATOR.CLUSTERS and name == DefaultAnchorGenerator.__name__:
-        raise UserError(f"MODEL.ANCHOR_GENERATOR.NAME {name} does not know {KEY}; use {ours}")
+        raise UserError(f"MODEL.ANCHOR_GENERATOR.NAME {name} does not support {KEY}; use {ours}")
     if not cfg.MODEL.ANCHOR_GENERATOR.CLUSTERS and name == ours:
         raise UserError(
-            f"{KEY} is empty, as anchors are the data's own; compute and set them: cervical-d2 anchors --dataset "
+            f"{KEY} is empty, because anchors depend on the data; compute and set them: cervical-d2 anchors --dataset "
             f"NAME ({' '.join(cfg.DATASETS.TRAIN)}) --config-file FILE --num-anchors {3 * len(anchor_levels(cfg))}"
         )
     if name in (DefaultAnchorGenerator.__name__, ours):

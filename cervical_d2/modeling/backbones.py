@@ -1,4 +1,4 @@
-"""Detectron2's ResNets, with and without a pyramid, that Detectron2's own `build_model` adapts too: see `adapt`."""
+"""Detectron2's ResNets, with and without a pyramid, decorated by `adapting` for Detectron2's own `build_model`."""
 
 import torch
 from detectron2.config import CfgNode
@@ -15,7 +15,7 @@ from cervical_d2.modeling.adapt import adapting
 
 
 class PlainP6P7(LastLevelP6P7):
-    """Upstream's P6 and P7 without the ReLU between them. Source: mmdetection's `add_extra_convs`."""
+    """Detectron2's P6 and P7 without the ReLU between them. Source: mmdetection's `add_extra_convs`."""
 
     def forward(self, c5: torch.Tensor) -> list[torch.Tensor]:
         """`c5` (N, C, H, W); returns P6 and P7."""
@@ -26,7 +26,7 @@ class PlainP6P7(LastLevelP6P7):
 @BACKBONE_REGISTRY.register()
 @adapting
 def build_cervical_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
-    """`build_resnet_backbone`; without `MODEL.RESNETS.OUT_FEATURES` it returns res5."""
+    """`build_resnet_backbone` that returns res5 if `MODEL.RESNETS.OUT_FEATURES` is empty."""
     if not cfg.MODEL.RESNETS.OUT_FEATURES:
         cfg = cfg.clone()
         cfg.defrost()
@@ -44,7 +44,7 @@ def build_cervical_resnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> 
 @BACKBONE_REGISTRY.register()
 @adapting
 def build_cervical_retinanet_resnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
-    """`build_retinanet_resnet_fpn_backbone` that heeds `MODEL.RETINANET.P7_RELU`."""
+    """`build_retinanet_resnet_fpn_backbone` with the setting `MODEL.RETINANET.P7_RELU`."""
     backbone = build_retinanet_resnet_fpn_backbone(cfg, input_shape)
     if not cfg.MODEL.RETINANET.P7_RELU:
         upper = backbone.top_block

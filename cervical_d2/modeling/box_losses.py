@@ -1,8 +1,8 @@
-"""The losses of box regression: one value a box, one table.
+"""Box regression losses: one value per box, in one table.
 
-R boxes. Losses on deltas take (dx, dy, dw, dh), those on boxes XYXY in pixels, both (R, 4), prediction first. All
-return (R,), in fp32 even of fp16 or bf16 input. Neither value nor gradient is NaN or infinite where a box is a point or
-a line, where two boxes are disjoint, or where there is none.
+R boxes. Losses on deltas take (dx, dy, dw, dh), losses on boxes take XYXY in pixels, both (R, 4), prediction first. All
+return (R,) in fp32, also for fp16 and bf16 input. Values and gradients are finite for degenerate boxes (points and
+lines), disjoint boxes, and R = 0.
 """
 
 import math
@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-EPS = 1e-7  # px^2: an area or a squared length below this is taken for nothing
-LOG_FLOOR = 1e-6  # the IoU from which on the log form punishes no more
-GATE = 0.5  # the IoU above which the gated CIoU compares shapes
+EPS = 1e-7  # px^2: a smaller area or squared length counts as zero
+LOG_FLOOR = 1e-6  # the log form clamps the IoU here
+GATE = 0.5  # the gated CIoU has its aspect ratio term above this IoU
 
 
 def l1(pred: Tensor, target: Tensor) -> Tensor:
@@ -34,7 +34,7 @@ def smooth_l1(pred: Tensor, target: Tensor, beta: float = 1.0) -> Tensor:
 
 
 def balanced_l1(pred: Tensor, target: Tensor, alpha: float = 0.5, gamma: float = 1.5) -> Tensor:
-    """Sum over the deltas of balanced L1 (Libra R-CNN, Pang et al. 2019, Eq. 8), C1 where its two pieces meet at 1."""
+    """Sum over the deltas of balanced L1 (Libra R-CNN, Pang et al. 2019, Eq. 8), continuously differentiable at 1."""
     distance = _distance(pred, target)
     inner = distance.clamp(max=1)
     b = math.expm1(gamma / alpha)  # Eq. 9: alpha ln(b + 1) = gamma
@@ -45,8 +45,8 @@ def balanced_l1(pred: Tensor, target: Tensor, alpha: float = 0.5, gamma: float =
 def balanced_l1_printed(pred: Tensor, target: Tensor, alpha: float = 0.5, gamma: float = 1.5) -> Tensor:
     """Balanced L1 as 3cDe-Net (Wang et al. 2022) prints it, without "- alpha |x|".
 
-    The gradient jumps from 0 to `alpha` at 0 and from `alpha` + `gamma` down to `gamma` at 1. The constant C beyond 1,
-    which the paper does not give, is the one that keeps the value continuous.
+    The gradient jumps from 0 to `alpha` at 0 and from `alpha` + `gamma` down to `gamma` at 1. The paper does not give
+    the constant C beyond 1; here it is chosen so that the loss is continuous.
     """
     return balanced_l1(pred, target, alpha, gamma) + alpha * _distance(pred, target).clamp(max=1).sum(dim=1)
 
@@ -57,7 +57,7 @@ def iou(pred: Tensor, target: Tensor) -> Tensor:
 
 
 def iou_log(pred: Tensor, target: Tensor) -> Tensor:
-    """-ln IoU (UnitBox, Yu et al. 2016), of an IoU of 1e-6 at least; no gradient below."""
+    """-ln IoU (UnitBox, Yu et al. 2016), with the IoU clamped at 1e-6; no gradient below."""
     return -geometry(pred, target).iou.clamp(min=LOG_FLOOR).log()
 
 
@@ -74,13 +74,13 @@ def diou(pred: Tensor, target: Tensor) -> Tensor:
 
 
 def ciou(pred: Tensor, target: Tensor) -> Tensor:
-    """1 - CIoU (Zheng et al. 2020, Eq. 10); no gradient through its trade-off alpha, as the authors' code."""
+    """1 - CIoU (Zheng et al. 2020, Eq. 10); no gradient through the trade-off alpha, as in the authors' code."""
     pair = geometry(pred, target)
     return _distance_loss(pair) + _aspect_penalty(pair)
 
 
 def ciou_gated(pred: Tensor, target: Tensor) -> Tensor:
-    """CIoU whose comparison of shapes counts above an IoU of 0.5 only, as mmdetection's; DIoU elsewhere."""
+    """CIoU above an IoU of 0.5, DIoU below, as in mmdetection."""
     pair = geometry(pred, target)
     return _distance_loss(pair) + _aspect_penalty(pair) * (pair.iou > GATE)
 
@@ -106,18 +106,18 @@ BOX_LOSSES = DELTA_LOSSES | DECODED_LOSSES
 
 
 class Geometry(NamedTuple):
-    """How the two boxes of each pair lie, in fp32 or wider. Sizes and offset (R, 2) in px, union (R,) in px^2."""
+    """Geometry of R pairs of boxes, in fp32 or wider. Sizes and offset (R, 2) in px, union (R,) in px^2."""
 
     pred_size: Tensor
     target_size: Tensor
     iou: Tensor
     union: Tensor
-    enclosing_size: Tensor  # of the smallest box around both
-    offset: Tensor  # from center to center
+    enclosing_size: Tensor  # of the smallest box that contains both
+    offset: Tensor  # between the centers
 
 
 def geometry(pred: Tensor, target: Tensor) -> Geometry:
-    """What all losses on boxes are made of; `pred`, `target`: (R, 4) XYXY in pixels."""
+    """The quantities that the losses on boxes use; `pred`, `target`: (R, 4) XYXY in pixels."""
     (low, high), (target_low, target_high) = (_wide(boxes).split(2, dim=1) for boxes in (pred, target))
     size, target_size = high - low, target_high - target_low
     shared = _area((torch.minimum(high, target_high) - torch.maximum(low, target_low)).clamp(min=0))
@@ -145,16 +145,16 @@ def _aspect_penalty(pair: Geometry) -> Tensor:
 
 
 def _shape_angle(size: Tensor) -> Tensor:
-    """arctan(w / h) of (R, 2); 0 without a gradient for a point, where that of arctan(0 / 0) would be NaN."""
+    """arctan(w / h) of (R, 2); 0 with zero gradient for a point, where arctan(0 / 0) would give NaN."""
     is_box = size.square().sum(dim=1) > EPS
     width, height = size.unbind(dim=1)
     return torch.atan2(torch.where(is_box, width, 0), torch.where(is_box, height, 1))
 
 
 def _ratio(part: Tensor, whole: Tensor) -> Tensor:
-    """part / whole; 0 without a gradient where there is no whole."""
+    """part / whole; 0 with zero gradient where `whole` is 0."""
     exists = whole > EPS
-    # Chosen before the division too: where() alone lets the NaN of 0 / 0 through into the gradient.
+    # The inner where() is needed: the outer one alone would pass the NaN of 0 / 0 to the gradient.
     return torch.where(exists, part / torch.where(exists, whole, 1), 0)
 
 

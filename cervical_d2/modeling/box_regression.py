@@ -1,4 +1,4 @@
-"""From the deltas that a head predicts to the sum of their box losses, alike for all heads.
+"""The sum of box losses over the deltas that a head predicts, for all heads.
 
 N images, L levels, R anchors of all levels together, F foreground boxes.
 """
@@ -10,15 +10,15 @@ from torch import Tensor
 
 from cervical_d2.modeling.box_losses import BOX_LOSSES, DECODED_LOSSES
 
-# Computed by Detectron2 itself, so that a model of its default loss trains to the last bit as there; for this loss
-# alone there is a key of the transition point, MODEL.*.SMOOTH_L1*_BETA.
+# Detectron2 computes its default loss itself, so that training with it gives exactly Detectron2's numbers. Only this
+# loss has a key for the transition point, MODEL.*.SMOOTH_L1*_BETA.
 UPSTREAM_LOSS = "smooth_l1"
 
 
 def box_loss_sum(name: str, transform: Box2BoxTransform, anchors: Tensor, deltas: Tensor, truth: Tensor) -> Tensor:
-    """Sum of the loss `name` of `BOX_LOSSES`; of no boxes a zero that leads back to `deltas`.
+    """Sum of the loss `name` of `BOX_LOSSES`. For zero boxes: a zero connected to `deltas`, so that backward works.
 
-    `anchors`, or proposals, and `truth`: (F, 4) XYXY in px; `deltas`: (F, 4), in the units of `transform`.
+    `anchors` (or proposals) and `truth`: (F, 4) XYXY in px; `deltas`: (F, 4), in the units of `transform`.
     """
     if name in DECODED_LOSSES:
         losses = BOX_LOSSES[name](transform.apply_deltas(deltas, anchors), truth)
@@ -35,9 +35,9 @@ def dense_box_loss_sum(
     truth: list[Tensor],
     foreground: Tensor,
 ) -> Tensor:
-    """`box_loss_sum` of a head that predicts at every anchor, over the `foreground`, (N, R) bool.
+    """`box_loss_sum` for a head that predicts at every anchor, over the `foreground`, (N, R) bool.
 
-    `anchors` of the L levels, `deltas` of the L levels: (N, R_level, 4), `truth` of the N images: (R, 4).
+    `anchors`: one entry per level; `deltas`: (N, R_level, 4) per level; `truth`: (R, 4) per image.
     """
     image, anchor = foreground.nonzero(as_tuple=True)
     return box_loss_sum(

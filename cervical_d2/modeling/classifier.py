@@ -1,7 +1,7 @@
-"""A classifier of images of single cells: a backbone, its features pooled, fully connected layers.
+"""A classifier of single-cell images: a backbone, pooled features, fully connected layers.
 
 N images; K classes; D channels of all pooled features together.
-Source: 3cDe-Net (Wang et al. 2022), which verifies its backbone by one and starts the detector from it.
+Source: 3cDe-Net (Wang et al. 2022), which evaluates its backbone as a classifier and initializes the detector with it.
 """
 
 from collections import OrderedDict
@@ -19,12 +19,12 @@ from torch.nn.functional import cross_entropy
 
 from cervical_d2.errors import UserError
 
-SCORES_STD = 0.01  # of the last layer's first weights, as in Detectron2's own ResNet
+SCORES_STD = 0.01  # standard deviation of the last layer's initial weights, as in Detectron2's ResNet
 
 
 @META_ARCH_REGISTRY.register()
 class CellClassifier(nn.Module):
-    """`backbone.*` has the names of a detector's bottom-up network, whose weights its own can become."""
+    """A cell classifier. `backbone.*` is named like a detector's bottom-up network, which can load its weights."""
 
     pixel_mean: Tensor
     pixel_std: Tensor
@@ -41,8 +41,8 @@ class CellClassifier(nn.Module):
         pixel_std: Sequence[float],
         class_weights: Sequence[float] = (),
     ):
-        """`in_features`: those pooled, in the order of their channels; `classifier`: (N, D) to scores (N, K);
-        `class_weights`: K factors of the loss, none: 1."""
+        """`in_features`: the features to pool, in channel order; `classifier`: maps (N, D) to scores (N, K);
+        `class_weights`: K loss weights; empty: 1."""
         super().__init__()
         self.backbone, self.in_features, self.classifier = backbone, list(in_features), classifier
         for name, values in (("pixel_mean", pixel_mean), ("pixel_std", pixel_std)):
@@ -52,7 +52,7 @@ class CellClassifier(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        """Raises `UserError` for a feature that the backbone has not."""
+        """The arguments from a config. Raises `UserError` if the backbone does not have one of the features."""
         backbone = build_backbone(cfg)
         shapes = backbone.output_shape()
         features = list(cfg.MODEL.CLASSIFIER.IN_FEATURES) or list(shapes)[-1:]
@@ -70,9 +70,13 @@ class CellClassifier(nn.Module):
         }
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
-        """`batched_inputs`: N dicts with `image` (3, H, W) and in training `label`, a class.
+        """Compute the loss or the probabilities.
 
-        Returns {"loss_cls": ()} in training, otherwise N dicts with `scores` (K,), probabilities of sum 1.
+        Args:
+            batched_inputs: N dicts with `image` (3, H, W) and, in training, `label` (class index).
+
+        Returns:
+            {"loss_cls": scalar} in training, otherwise N dicts with `scores` (K,), probabilities that sum to 1.
         """
         device = self.pixel_mean.device
         images = [(item["image"].to(device) - self.pixel_mean) / self.pixel_std for item in batched_inputs]
@@ -91,23 +95,23 @@ class CellClassifier(nn.Module):
 def classification_loss(scores: Tensor, label: Tensor, class_weights: Tensor | None = None) -> Tensor:
     """Cross-entropy, mean over N; `scores` (N, K), `label` (N,), `class_weights` (K,).
 
-    Weighted terms are divided by N too, where torch divides by the sum of their weights: so parts of a batch, ranks and
-    single images of a validation add up to the whole.
+    With weights, the sum is also divided by N, where torch divides by the sum of the weights. This way the mean over
+    parts of a batch, over ranks or over single images equals the loss of the whole.
     """
     return cross_entropy(scores, label, weight=class_weights, reduction="sum") / len(label)
 
 
 def layers_from(cfg: CfgNode, channels: int) -> nn.Sequential:
-    """From `channels` to `MODEL.CLASSIFIER.NUM_CLASSES` scores; each of `FC_DIMS` has a ReLU and a dropout behind it.
+    """Layers from `channels` to `MODEL.CLASSIFIER.NUM_CLASSES` scores. ReLU and dropout follow each layer of `FC_DIMS`.
 
     Raises:
-        UserError: a dropout that is no probability below 1, or a layer without channels.
+        UserError: the dropout is not in [0, 1), or a layer has no channels.
     """
     head = cfg.MODEL.CLASSIFIER
     if not 0 <= head.DROPOUT < 1:
         raise UserError(f"MODEL.CLASSIFIER.DROPOUT is {head.DROPOUT}; allowed: 0 (off) to less than 1")
     if wrong := [size for size in head.FC_DIMS if type(size) is not int or size < 1]:
-        raise UserError(f"MODEL.CLASSIFIER.FC_DIMS {tuple(head.FC_DIMS)}: {wrong[0]!r} is no number of channels")
+        raise UserError(f"MODEL.CLASSIFIER.FC_DIMS {tuple(head.FC_DIMS)}: {wrong[0]!r} is not a number of channels")
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for number, size in enumerate(head.FC_DIMS, start=1):
         layers[f"fc{number}"] = nn.Linear(channels, size)

@@ -1,4 +1,4 @@
-"""DC-ResNet: bottlenecks whose stages are grouped or dilated as a table says; docs/dc_resnet.md has the keys.
+"""DC-ResNet: a ResNet with grouped and dilated stages, defined by a table; docs/dc_resnet.md explains the keys.
 
 Source: 3cDe-Net (Wang et al. 2022), Figs. 2, 4 and 5, after DetNet (Li et al. 2018). Features are (N, C, H, W).
 """
@@ -18,7 +18,7 @@ from cervical_d2.errors import UserError
 from cervical_d2.modeling.adapt import EVAL_NORM, adapting, freeze_stages, stages_of
 from cervical_d2.stages import DC_RESNET_59, Stage
 
-GN_GROUPS = 32  # Detectron2's
+GN_GROUPS = 32  # the number of groups in Detectron2's GN
 STAGE_KEYS = {
     "BLOCKS": "blocks",
     "MID_CHANNELS": "mid",
@@ -27,11 +27,11 @@ STAGE_KEYS = {
     "STRIDES": "stride",
     "DILATIONS": "dilation",
 }
-"""The keys of `MODEL.DC_RESNET`, columns of the table of stages."""
+"""The keys of `MODEL.DC_RESNET` and the fields of `Stage`."""
 
 
 class ProjectingBlock(BottleneckBlock):
-    """Block B of DetNet: its shortcut is a 1x1 convolution where the channels stay the same, too."""
+    """Block B of DetNet: the shortcut is always a 1x1 convolution, even if the number of channels stays the same."""
 
     shortcut: Conv2d | None
 
@@ -45,7 +45,7 @@ class ProjectingBlock(BottleneckBlock):
 
 
 class DCResNet(Backbone):
-    """A stem of stride 4, then the stages of a table. Its weights are named as those of Detectron2's ResNet."""
+    """A stem of stride 4, then the stages of a table. The weights have the names of Detectron2's ResNet."""
 
     def __init__(
         self,
@@ -57,11 +57,18 @@ class DCResNet(Backbone):
         stride_in_1x1: bool = False,
         out_features: Sequence[str] = (),
     ):
-        """`norm`: one of Detectron2's; `stride_in_1x1`: the stride is in the first 1x1, not in the 3x3;
-        `out_features`: stages whose maps are returned, by default the last. Those after them are not built.
+        """Build the stages up to the last of `out_features`.
+
+        Args:
+            stages: the table of stages.
+            in_channels: channels of the image.
+            stem_channels: output channels of the stem.
+            norm: name of one of Detectron2's norms.
+            stride_in_1x1: put the stride into the first 1x1 convolution instead of the 3x3.
+            out_features: stages whose maps are returned; by default the last one.
 
         Raises:
-            UserError: an out feature that is no stage.
+            UserError: an out feature is not a stage.
         """
         super().__init__()
         names = ["stem", *(stage.name for stage in stages)]
@@ -88,12 +95,12 @@ class DCResNet(Backbone):
 
     @property
     def size_divisibility(self) -> int:
-        """The stride of the last stage: images padded to a multiple of it have maps that fit one another."""
+        """The largest stride. With images padded to a multiple of it, the maps of all stages are aligned."""
         return max(self._out_feature_strides.values())
 
 
 def _blocks(stage: Stage, in_channels: int, **others: Any) -> nn.Sequential:
-    """The blocks B, A, A... of a stage."""
+    """The blocks of a stage: DetNet's block B, then blocks A."""
     kinds = [ProjectingBlock] + [BottleneckBlock] * (stage.blocks - 1)
     blocks = [
         kind(
@@ -113,12 +120,12 @@ def _blocks(stage: Stage, in_channels: int, **others: Any) -> nn.Sequential:
 @BACKBONE_REGISTRY.register()
 @adapting
 def build_dc_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> DCResNet:
-    """The stages of `MODEL.DC_RESNET`, with norm, stem, stride and out features of `MODEL.RESNETS`.
+    """A `DCResNet` with the stages of `MODEL.DC_RESNET` and the norm, stem and out features of `MODEL.RESNETS`.
 
     `MODEL.BACKBONE.FREEZE_AT` counts from the stem, as for Detectron2's ResNet.
 
     Raises:
-        UserError: settings that contradict one another or name what is not there.
+        UserError: the settings contradict each other, or a name is unknown.
     """
     resnets = cfg.MODEL.RESNETS
     backbone = DCResNet(
@@ -134,19 +141,19 @@ def build_dc_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> DCResNet:
 
 
 def stages_from(cfg: CfgNode) -> tuple[Stage, ...]:
-    """The table that `MODEL.DC_RESNET` gives by columns, res2 first, checked together with `MODEL.RESNETS.NORM`.
+    """The table of stages from the columns in `MODEL.DC_RESNET`, res2 first. Also checks `MODEL.RESNETS.NORM`.
 
     Raises:
-        UserError: columns of unlike lengths, numbers that are none, channels that groups do not divide, a dilated stage
-            with a stride, a norm that is unknown or does not go with the channels.
+        UserError: columns of different lengths, a value that is not a whole number from 1 on, channels that are not a
+            multiple of the groups, a dilated stage with a stride, or an unknown or unsuitable norm.
     """
     columns = {key: tuple(cfg.MODEL.DC_RESNET[key]) for key in STAGE_KEYS}
     count = len(columns["BLOCKS"])
     for key, column in columns.items():
         if len(column) != count or not count:
             raise UserError(
-                f"MODEL.DC_RESNET.{key} {column} is of {len(column)} stages, BLOCKS of {count}; give every key of "
-                f"MODEL.DC_RESNET one value a stage: {', '.join(columns)}"
+                f"MODEL.DC_RESNET.{key} {column} has {len(column)} stages, BLOCKS has {count}; give every key of "
+                f"MODEL.DC_RESNET one value per stage: {', '.join(columns)}"
             )
         if wrong := [value for value in column if type(value) is not int or value < 1]:
             raise UserError(f"MODEL.DC_RESNET.{key} {column} has {wrong[0]!r}; give whole numbers from 1 on")
@@ -174,7 +181,7 @@ def _check_stage(stage: Stage) -> None:
 
 
 def _check_norm(cfg: CfgNode, stages: Sequence[Stage]) -> None:
-    """Detectron2 answers both mistakes with a traceback."""
+    """Check the norm here, because Detectron2 would raise a traceback."""
     norm = cfg.MODEL.RESNETS.NORM
     try:
         if norm != EVAL_NORM:
@@ -189,4 +196,4 @@ def _check_norm(cfg: CfgNode, stages: Sequence[Stage]) -> None:
         widths[f"MODEL.DC_RESNET.OUT_CHANNELS of {stage.name}"] = stage.out
     for where, width in widths.items() if norm == "GN" else ():
         if width % GN_GROUPS:
-            raise UserError(f"{where} is {width}; MODEL.RESNETS.NORM GN wants a multiple of {GN_GROUPS}")
+            raise UserError(f"{where} is {width}; MODEL.RESNETS.NORM GN needs a multiple of {GN_GROUPS}")

@@ -1,6 +1,6 @@
-"""Feature pyramids of any network, also of one whose last stages keep their stride; docs/fpn.md shows one.
+"""Feature pyramids for any network, also if its last stages have equal strides; see docs/fpn.md.
 
-N images, C channels of every level; C2..C6 the bottom-up features, P2..P6 the levels made of them; strides in px.
+N images, C channels of every level; C2..C6 are the bottom-up features, P2..P6 the pyramid levels; strides in px.
 """
 
 import math
@@ -22,7 +22,7 @@ from cervical_d2.modeling.dc_resnet import build_dc_resnet_backbone, stages_from
 
 
 def mean_of_two(one: Tensor, other: Tensor) -> Tensor:
-    """What a pyramid of `avg` fuses by."""
+    """The mean of two maps, for the fuse type `avg`."""
     return (one + other) / 2
 
 
@@ -30,7 +30,7 @@ FUSIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"sum": operator.add, "
 
 
 class Level(NamedTuple):
-    """One level: the bottom-up `feature` that it is made of, and its `number`, 4 in `p4` and `fpn_lateral4`."""
+    """One level: the bottom-up `feature` it is computed from, and its `number`, 4 in `p4` and `fpn_lateral4`."""
 
     feature: str
     number: int
@@ -38,7 +38,7 @@ class Level(NamedTuple):
 
 
 class LevelShapes(dict[str, ShapeSpec]):
-    """Shapes by level, for heads that look up those that a config names; one that is not there is refused."""
+    """Shapes by level name. Looking up an unknown level raises `UserError`."""
 
     def __missing__(self, name: str) -> ShapeSpec:
         raise UserError(
@@ -48,10 +48,10 @@ class LevelShapes(dict[str, ShapeSpec]):
 
 
 class EqualStrideFPN(Backbone):
-    """`FPN` that adds levels of equal size as they are, and upsamples any other to the size of the next finer one.
+    """`FPN` that adds levels of equal size directly and upsamples the others to the size of the next finer level.
 
-    `resK` becomes `pK`, whatever its stride. Where each stride is twice the one before, this is Detectron2's FPN in
-    names, initial weights and outputs. Source: Lin et al. 2017; without upsampling, DetNet (Li et al. 2018), 3cDe-Net.
+    `resK` becomes `pK` for any stride. If each stride is twice the one before, names, initial weights and outputs are
+    those of Detectron2's FPN. Source: Lin et al. 2017; without upsampling: DetNet (Li et al. 2018), 3cDe-Net.
     """
 
     def __init__(
@@ -64,15 +64,18 @@ class EqualStrideFPN(Backbone):
         top_block: LastLevelMaxPool | LastLevelP6P7 | None = None,
         fuse_type: str = "sum",
     ):
-        """Pyramid over `in_features` of `bottom_up`, from fine to coarse.
+        """Build a pyramid.
 
         Args:
-            norm: of both convolutions of a level; they have a bias where it is "".
-            top_block: coarser levels, each of half the size; one of upstream's, or a module alike.
+            bottom_up: the backbone.
+            in_features: features of `bottom_up`, from fine to coarse.
+            out_channels: channels of every level.
+            norm: norm of both convolutions of a level; with "" they have a bias instead.
+            top_block: computes coarser levels, each of half the size; one of Detectron2's, or a similar module.
             fuse_type: one of `FUSIONS`.
 
         Raises:
-            UserError: for features that are not there or out of order, and an unknown `fuse_type`.
+            UserError: features are unknown or out of order, or `fuse_type` is unknown.
         """
         super().__init__()
         if fuse_type not in FUSIONS:
@@ -99,7 +102,7 @@ class EqualStrideFPN(Backbone):
 
     @property
     def size_divisibility(self) -> int:
-        """Images are padded to a multiple of the largest stride that is fused, as upstream."""
+        """Images are padded to a multiple of the largest fused stride, as in Detectron2."""
         return self.levels[-1].stride
 
     def output_shape(self) -> LevelShapes:
@@ -107,7 +110,7 @@ class EqualStrideFPN(Backbone):
         return self._shapes
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """`x` (N, 3, H, W); returns (N, C, H / stride, W / stride) by level, rounded as the bottom-up does."""
+        """`x` (N, 3, H, W); returns (N, C, H / stride, W / stride) by level, rounded like the bottom-up features."""
         features = self.bottom_up(x)
         fused, outputs = None, {}
         for level in reversed(self.levels):
@@ -123,7 +126,7 @@ class EqualStrideFPN(Backbone):
 def _coarser_strides(
     top_block: LastLevelMaxPool | LastLevelP6P7, last: int, strides: Mapping[str, int]
 ) -> dict[str, int]:
-    """Strides by name of the levels above level `last`; `strides` of all features and levels."""
+    """Strides by name of the levels above number `last`; `strides`: those of all features and levels."""
     source = strides[top_block.in_feature]
     return {f"p{last + step}": source * 2**step for step in range(1, top_block.num_levels + 1)}
 
@@ -140,18 +143,18 @@ def _convolution(in_channels: int, out_channels: int, *, size: int, norm: str) -
 
 
 def resized(coarse: Tensor, lateral: Tensor) -> Tensor:
-    """`coarse` at the height and width of `lateral`: itself, or its nearest pixels. Both (N, C, H, W)."""
+    """`coarse` resized to the height and width of `lateral` by nearest neighbor, if they differ. Both (N, C, H, W)."""
     size = lateral.shape[-2:]
     return coarse if coarse.shape[-2:] == size else F.interpolate(coarse, size=size, mode="nearest")
 
 
 def levels_of(features: Sequence[str], shapes: Mapping[str, ShapeSpec]) -> list[Level]:
-    """The levels made of `features`, numbered as these are, so that the first is log2 of its stride.
+    """The levels of `features`, numbered like these, but shifted so that the first number is log2 of its stride.
 
-    Upstream numbers all of them by log2 of the stride, which levels of equal stride would share.
+    Detectron2 uses log2 of the stride for every level, which would give levels of equal stride the same number.
 
     Raises:
-        UserError: for features that are not among `shapes`, out of order, or without a number in their names.
+        UserError: features are not in `shapes`, out of order, or have no number in their names.
     """
     strides = [shapes[name].stride for name in features if name in shapes]
     endings = [re.search(r"\d+$", name) for name in features]
@@ -168,10 +171,10 @@ def levels_of(features: Sequence[str], shapes: Mapping[str, ShapeSpec]) -> list[
 
 @BACKBONE_REGISTRY.register()
 def build_dc_resnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> EqualStrideFPN:
-    """`build_dc_resnet_backbone` with a pyramid over `MODEL.FPN.IN_FEATURES`, and no coarser level.
+    """`build_dc_resnet_backbone` with a pyramid over `MODEL.FPN.IN_FEATURES`, without coarser levels.
 
-    `MODEL.RESNETS.OUT_FEATURES` does not count: the stages that are fused are the features. Raises `UserError` for
-    stages that are not there or out of order.
+    `MODEL.RESNETS.OUT_FEATURES` is ignored; the out features are `MODEL.FPN.IN_FEATURES`. Raises `UserError` if stages
+    are unknown or out of order.
     """
     fpn, stages = cfg.MODEL.FPN, [stage.name for stage in stages_from(cfg)]
     if unknown := [name for name in fpn.IN_FEATURES if name not in stages]:

@@ -1,4 +1,4 @@
-"""BatchNorm whose statistics stay what they are while its scale and shift are trained."""
+"""BatchNorm with fixed statistics and trainable scale and shift."""
 
 from detectron2.layers import FrozenBatchNorm2d
 from torch import nn
@@ -7,21 +7,21 @@ BATCH_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
 
 
 class EvalBN(nn.BatchNorm2d):
-    """BatchNorm that normalizes by its stored statistics in training too; weight and bias are parameters.
+    """BatchNorm that uses its stored statistics in training too; weight and bias are trainable.
 
-    Two images a batch are too few to estimate statistics from, yet scale and shift can follow the new data.
-    Detectron2's FrozenBN trains neither, its BN moves both. Source: Xu et al. 2022, Tables 5 and 6, whose numbers of
-    trainable parameters fit this alone (mmdetection's `norm_eval=True, requires_grad=True`).
+    Two images per batch are too few to estimate statistics, but scale and shift can adapt to the new data. Detectron2's
+    FrozenBN trains neither; its BN updates both. Source: Xu et al. 2022, Tables 5 and 6, whose numbers of trainable
+    parameters fit only this norm (mmdetection's `norm_eval=True, requires_grad=True`).
     """
 
     def train(self, mode: bool = True) -> "EvalBN":
-        """Whatever is asked for, the statistics are not updated."""
+        """Stay in evaluation mode, so that the statistics are not updated."""
         super().train(False)
         return self
 
 
 def with_eval_norm(module: nn.Module) -> nn.Module:
-    """`module`, every BatchNorm in it replaced by an `EvalBN` with the same parameters and statistics, in place."""
+    """Replace every BatchNorm in `module` by an `EvalBN` with the same parameters and statistics, in place."""
     for name, child in module.named_children():
         if isinstance(child, BATCH_NORMS):
             setattr(module, name, _eval_norm(child))
@@ -43,7 +43,7 @@ def has_batch_norm(module: nn.Module) -> bool:
 
 
 def other_norms(module: nn.Module) -> list[str]:
-    """The kinds of norms in `module` whose statistics `EvalBN` and Detectron2's FrozenBN cannot keep."""
+    """The kinds of norms in `module` that neither `EvalBN` nor Detectron2's FrozenBN can replace."""
     kinds = set()
     for child in module.modules():
         is_known = isinstance(child, (*BATCH_NORMS, FrozenBatchNorm2d))

@@ -1,6 +1,6 @@
-"""What mmdetection does otherwise than Detectron2 in matching, decoding and normalizing; docs/parity.md has the keys.
+"""Differences of mmdetection from Detectron2 in matching, decoding and normalizing; docs/parity.md lists the keys.
 
-Source throughout: mmdetection 2.x, `MaxIoUAssigner`, `DeltaXYWHBBoxCoder`, `AnchorGenerator` and `AnchorHead`.
+Source: mmdetection 2.x, `MaxIoUAssigner`, `DeltaXYWHBBoxCoder`, `AnchorGenerator` and `AnchorHead`.
 N images, R anchors of all levels together; boxes are XYXY in input pixels, deltas (dx, dy, dw, dh).
 """
 
@@ -15,26 +15,26 @@ from detectron2.structures import Boxes, Instances
 from detectron2.utils import comm
 from torch import Tensor
 
-PAD_TO = 32  # px; mmdetection pads each image to a multiple of it, and to the largest of the batch only then
-ROUNDING = 0.01  # px; a center is computed of corners in fp32, and one on the edge is outside
+PAD_TO = 32  # px; mmdetection first pads each image to a multiple of this, then to the largest of the batch
+ROUNDING = 0.01  # px; margin for fp32 rounding, so that a center on the edge counts as outside
 Labels = tuple[list[Tensor], list[Tensor]]
 
 
 class FlooredMatcher(Matcher):
-    """`Matcher` whose low-quality matches need a quality of `floor` or more: `MaxIoUAssigner`'s `min_pos_iou`."""
+    """`Matcher` with a minimum quality `floor` for low-quality matches, like `min_pos_iou` of `MaxIoUAssigner`."""
 
     def __init__(self, thresholds: list[float], labels: list[int], floor: float):
         super().__init__(thresholds, labels, allow_low_quality_matches=True)
         self.floor = floor
 
     def set_low_quality_matches_(self, match_labels: Tensor, match_quality_matrix: Tensor) -> None:
-        """In place: `match_labels` (R,) of the quality (M, R) of M ground truths, less those that nothing reaches."""
+        """Set `match_labels` (R,) in place, for those of the M truths whose best quality (M, R) reaches `floor`."""
         reached = match_quality_matrix.max(dim=1).values >= self.floor
         super().set_low_quality_matches_(match_labels, match_quality_matrix[reached])
 
 
 class BoundedTransform(Box2BoxTransform):
-    """`Box2BoxTransform` that decodes no box smaller than by its `scale_clamp` either: 16 / 1000 of a side."""
+    """`Box2BoxTransform` that also limits how small a box can get: to 16 / 1000 of a side, by its `scale_clamp`."""
 
     def apply_deltas(self, deltas: Tensor, boxes: Tensor) -> Tensor:
         """Decode. `deltas`: (R, 4), or (R, 4 K) by class; `boxes`: (R, 4); returns boxes shaped as `deltas`."""
@@ -49,12 +49,12 @@ TRANSFORMS = {"above": Box2BoxTransform, "both": BoundedTransform}
 
 
 def box_transform(cfg: CfgNode, weights: Sequence[float]) -> Box2BoxTransform:
-    """The transform that `MODEL.CLAMP_DELTAS` names; `weights` of dx, dy, dw, dh."""
+    """The transform for `MODEL.CLAMP_DELTAS`, with `weights` for dx, dy, dw, dh."""
     return TRANSFORMS[cfg.MODEL.CLAMP_DELTAS](weights=tuple(weights))
 
 
 def in_own_padding(anchors: Boxes, image_size: tuple[int, int]) -> Tensor:
-    """(R,) bool: which anchors are centered within `image_size` (height, width) up to the next multiple of `PAD_TO`."""
+    """(R,) bool: which anchor centers are inside `image_size` (height, width) padded to a multiple of `PAD_TO`."""
     height, width = (math.ceil(side / PAD_TO) * PAD_TO - ROUNDING for side in image_size)
     x, y = anchors.get_centers().unbind(dim=1)
     return (x < width) & (y < height)
@@ -66,9 +66,9 @@ def labels_and_boxes(
     truths: list[Instances],
     padded: bool,
 ) -> Labels:
-    """What `label_anchors` returns, (R,) labels and (R, 4) boxes an image; -1 beyond its own padding unless `padded`.
+    """(R,) labels and (R, 4) boxes per image from `label_anchors`. Unless `padded`, labels are -1 in the batch padding.
 
-    Such anchors are left out before the matching, or a cell might have its best anchor among them and learn none.
+    These anchors are excluded before matching. Otherwise a cell could have its best match among them and get no anchor.
     """
     if padded:
         return label_anchors(anchors, truths)
@@ -82,26 +82,26 @@ def labels_and_boxes(
 
 
 def at_least_one_each(chosen: Tensor) -> int:
-    """Sum over the images of max(number of `chosen`, 1). `chosen`: (N, R) bool."""
+    """Sum over the images of max(number chosen, 1). `chosen`: (N, R) bool."""
     return int(chosen.sum(dim=1).clamp(min=1).sum())
 
 
 def mean_over_ranks(count: float) -> float:
-    """The mean of all processes' `count`, by which they normalize as one process with all images does.
+    """The mean of `count` over all processes, so that they normalize like one process with all images.
 
-    In validation the processes are not in step, and each has its own.
+    In validation the processes run independently, so each uses its own count.
     """
     counts = comm.all_gather(count) if torch.is_grad_enabled() else [count]
     return sum(counts) / len(counts)
 
 
 def sampled(label: Tensor, slots: int) -> float:
-    """The samples that there are. `label`: (N, R), 1 a cell, 0 background, -1 neither."""
+    """The number of anchors that were sampled. `label`: (N, R), 1 for a cell, 0 for background, -1 for ignored."""
     return mean_over_ranks(at_least_one_each(label == 1) + at_least_one_each(label == 0))
 
 
 def all_slots(label: Tensor, slots: int) -> float:
-    """The samples that were asked for, filled or not."""
+    """The number of anchors requested, even if fewer were available."""
     return slots
 
 

@@ -1,4 +1,4 @@
-"""The one-stage detector."""
+"""RetinaNet, the one-stage detector."""
 
 from typing import Any
 
@@ -15,16 +15,16 @@ from cervical_d2.modeling.parity import at_least_one_each, box_transform, labels
 from cervical_d2.modeling.unlabeled import Leniency
 from cervical_d2.structures import in_ignore_region
 
-# N images, R anchors of all levels together, K classes. Labels: 0..K-1 a cell, K background, -1 not learned from.
+# N images, R anchors of all levels together, K classes. Labels: 0..K-1 cell, K background, -1 ignored.
 
 
 @META_ARCH_REGISTRY.register()
 class CervicalRetinaNet(RetinaNet):
-    """`RetinaNet` that learns no background from ignore regions, nor, if asked, from likely unlabeled cells.
+    """`RetinaNet` that does not learn background from ignore regions or, optionally, from likely unlabeled cells.
 
-    `box_reg_loss_type`: a name of `BOX_LOSSES`; `box_reg_loss_weight`: its factor, for which upstream has no key here;
-    `loss_normalizer`: "average", the moving average of the number of positive anchors, or "batch", the number in the
-    batch; `padded_anchors`: whether anchors in the padding of the batch are background to be learned.
+    `box_reg_loss_type`: a name of `BOX_LOSSES`; `box_reg_loss_weight`: its weight, for which Detectron2 has no key;
+    `loss_normalizer`: "average" (moving average of the number of positive anchors) or "batch" (the number in the
+    batch); `padded_anchors`: whether anchors in the batch padding count as background.
     """
 
     @configurable
@@ -46,7 +46,7 @@ class CervicalRetinaNet(RetinaNet):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        """Upstream's arguments and ours."""
+        """Detectron2's arguments and ours."""
         ours = {
             "leniency": Leniency.from_config(cfg),
             "box2box_transform": box_transform(cfg, cfg.MODEL.RETINANET.BBOX_REG_WEIGHTS),
@@ -74,17 +74,17 @@ class CervicalRetinaNet(RetinaNet):
         pred_anchor_deltas: list[Tensor],
         gt_boxes: list[Tensor],
     ) -> dict[str, Tensor]:
-        """Upstream's losses, or ours of the boxes, without the samples that `leniency` spares.
+        """Detectron2's losses with the chosen box loss, without the samples that `leniency` spares.
 
-        `pred_logits`: (N, R_level, K) a level.
+        `pred_logits`: (N, R_level, K) per level.
         """
         label = torch.stack(gt_labels)
         likeliest = torch.cat([logits.detach().max(dim=2).values for logits in pred_logits], dim=1).sigmoid()
         label = label.masked_fill(self.leniency.spares(likeliest, label == self.num_classes), -1)
         foreground = (label >= 0) & (label != self.num_classes)
         self.positives = at_least_one_each(foreground)
-        # Compiled, upstream's focal loss is recompiled in its first calls and then rounds otherwise, so that a resumed
-        # run would differ from one that never stopped.
+        # The JIT recompiles Detectron2's focal loss in its first calls, which changes the rounding. A resumed run would
+        # then differ from an uninterrupted one.
         with torch.jit.optimized_execution(False):
             losses = super().losses(anchors, pred_logits, list(label), pred_anchor_deltas, gt_boxes)
         if self.box_loss != UPSTREAM_LOSS:
@@ -96,9 +96,9 @@ class CervicalRetinaNet(RetinaNet):
         return losses
 
     def _ema_update(self, name: str, value: float, initial_value: float, momentum: float = 0.9) -> float:
-        """Over the positive anchors of all processes, which so normalize alike; in validation of the image alone.
+        """The normalizer, from the positive anchors of all processes; in validation from the current image only.
 
-        Upstream asks once for each call of `losses`, which finds the answer in `divisor`.
+        Detectron2 calls this once in each call of `losses`, which reads the result from `divisor`.
         """
         self.divisor = value
         if self.by_batch:
@@ -109,10 +109,10 @@ class CervicalRetinaNet(RetinaNet):
         return self.divisor
 
     def get_extra_state(self) -> Tensor:
-        """The loss normalizer, which upstream keeps as a number that no checkpoint holds; NaN before the first loss."""
+        """The loss normalizer, which Detectron2 does not store in checkpoints; NaN before the first loss."""
         return torch.tensor(getattr(self, "loss_normalizer", float("nan")), dtype=torch.float64)
 
     def set_extra_state(self, state: Tensor) -> None:
-        """What `get_extra_state` returned."""
+        """Restore what `get_extra_state` returned."""
         if not state.isnan():
             self.loss_normalizer = state.item()

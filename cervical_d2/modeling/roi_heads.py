@@ -1,4 +1,4 @@
-"""The second stage: boxes are classified and refined."""
+"""The second stage of the detector: classifies and refines proposals."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ from cervical_d2.structures import ignore_regions, in_ignore_region, sampling_se
 
 
 class CervicalOutputLayers(FastRCNNOutputLayers):
-    """Scores and deltas, and their losses without the samples that `leniency` spares.
+    """Predicts scores and deltas; the losses leave out the samples that `leniency` spares.
 
     `box_reg_loss_type`: a name of `BOX_LOSSES`.
     """
@@ -35,7 +35,7 @@ class CervicalOutputLayers(FastRCNNOutputLayers):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
-        """Upstream's arguments and ours."""
+        """Detectron2's arguments and ours."""
         ours = {
             "leniency": Leniency.from_config(cfg),
             "box2box_transform": box_transform(cfg, cfg.MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS),
@@ -43,7 +43,7 @@ class CervicalOutputLayers(FastRCNNOutputLayers):
         return {**super().from_config(cfg, input_shape), **ours}
 
     def losses(self, predictions: tuple[Tensor, Tensor], proposals: list[Instances]) -> dict[str, Tensor]:
-        """`predictions`: scores (R, K + 1) and deltas; a spared sample is as if it had not been drawn."""
+        """The losses of `predictions`: scores (R, K + 1) and deltas. A spared sample counts as not sampled."""
         scores, deltas = predictions
         background = torch.cat([proposal.gt_classes for proposal in proposals]) == self.num_classes
         likeliest = scores.softmax(dim=1)[:, : self.num_classes].max(dim=1).values
@@ -55,12 +55,15 @@ class CervicalOutputLayers(FastRCNNOutputLayers):
         return super().losses((scores[keep], deltas[keep]), kept)
 
     def box_reg_loss(self, proposal_boxes: Tensor, gt_boxes: Tensor, pred_deltas: Tensor, gt_classes: Tensor) -> Tensor:
-        """The foreground's box losses over R. Boxes: (R, 4) XYXY in px; `pred_deltas`: (R, 4), or (R, 4 K) by class."""
+        """Sum of the foreground's box losses divided by R.
+
+        Boxes: (R, 4) XYXY in px; `pred_deltas`: (R, 4), or (R, 4 K) if class-specific.
+        """
         if self.box_reg_loss_type == UPSTREAM_LOSS:
             return super().box_reg_loss(proposal_boxes, gt_boxes, pred_deltas, gt_classes)
         (foreground,) = ((gt_classes >= 0) & (gt_classes < self.num_classes)).nonzero(as_tuple=True)
         regressors = pred_deltas.shape[1] // 4
-        used = gt_classes[foreground].clamp(max=regressors - 1)  # all classes use the only one
+        used = gt_classes[foreground].clamp(max=regressors - 1)  # class-agnostic: always regressor 0
         total = box_loss_sum(
             self.box_reg_loss_type,
             self.box2box_transform,
@@ -73,7 +76,7 @@ class CervicalOutputLayers(FastRCNNOutputLayers):
 
 @ROI_HEADS_REGISTRY.register()
 class CervicalROIHeads(StandardROIHeads):
-    """`StandardROIHeads` that learns no background from ignore regions, nor, if asked, from unlabeled cells."""
+    """`StandardROIHeads` that does not learn background from ignore regions or, optionally, from unlabeled cells."""
 
     @classmethod
     def _init_box_head(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
@@ -101,9 +104,9 @@ class CervicalROIHeads(StandardROIHeads):
 
     @torch.no_grad()
     def label_and_sample_proposals(self, proposals: list[Instances], targets: list[Instances]) -> list[Instances]:
-        """As upstream's, on the proposals that are near a labeled cell or outside of the ignore regions."""
+        """Sample proposals that match a labeled cell or lie outside the ignore regions, image by image."""
         sampled: list[Instances] = []
-        with EventStorage() as counts:  # upstream counts the samples of each call; of ours each is one image
+        with EventStorage() as counts:  # Detectron2 logs the counts of each call; here each call is one image
             for proposal, truth in zip(proposals, targets, strict=True):
                 with torch_seeded(sampling_seed(truth), Stream.PROPOSALS):
                     sampled += super().label_and_sample_proposals([self._learnable(proposal, truth)], [truth])

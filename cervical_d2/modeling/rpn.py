@@ -15,15 +15,15 @@ from cervical_d2.modeling.unlabeled import Leniency
 from cervical_d2.randomness import Stream, torch_seeded
 from cervical_d2.structures import in_ignore_region, sampling_seed
 
-# N images, R anchors of all levels together. Labels: 1 cell, 0 background, -1 not learned from.
+# N images, R anchors of all levels together. Labels: 1 cell, 0 background, -1 ignored.
 
 
 @PROPOSAL_GENERATOR_REGISTRY.register()
 class CervicalRPN(RPN):
-    """`RPN` that learns no background from ignore regions, nor, if asked, from likely unlabeled cells.
+    """`RPN` that does not learn background from ignore regions or, optionally, from likely unlabeled cells.
 
     `box_reg_loss_type`: a name of `BOX_LOSSES`; `loss_normalizer`: one of `RPN_NORMALIZERS`; `padded_anchors`: whether
-    anchors in the padding of the batch are background to be learned.
+    anchors in the batch padding count as background.
     """
 
     @configurable
@@ -43,7 +43,7 @@ class CervicalRPN(RPN):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: Any) -> dict[str, Any]:
-        """Upstream's arguments and ours."""
+        """Detectron2's arguments and ours."""
         rpn = cfg.MODEL.RPN
         ours = {
             "leniency": Leniency.from_config(cfg),
@@ -61,7 +61,7 @@ class CervicalRPN(RPN):
     def label_and_sample_anchors(
         self, anchors: list[Boxes], gt_instances: list[Instances]
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """Labels (R,) and matched boxes (R, 4) for each image; ignore regions are set aside before the sampling."""
+        """Labels (R,) and matched boxes (R, 4) for each image; ignore regions are excluded before sampling."""
         label_anchors = super().label_and_sample_anchors
         labels, boxes = labels_and_boxes(label_anchors, anchors, gt_instances, self.padded_anchors)
         every = Boxes.cat(anchors)
@@ -72,7 +72,7 @@ class CervicalRPN(RPN):
         return labels, boxes
 
     def _subsample_labels(self, label: Tensor) -> Tensor:
-        """Leaves all: `label_and_sample_anchors` samples when it knows which count."""
+        """Do nothing: `label_and_sample_anchors` samples later, when the ignored anchors are known."""
         return label
 
     def losses(
@@ -83,14 +83,14 @@ class CervicalRPN(RPN):
         pred_anchor_deltas: list[Tensor],
         gt_boxes: list[Tensor],
     ) -> dict[str, Tensor]:
-        """Upstream's losses, or ours of the boxes, without the samples that `leniency` spares."""
+        """Detectron2's losses with the chosen box loss, without the samples that `leniency` spares."""
         label = torch.stack(gt_labels)
         spared = self.leniency.spares(torch.cat(pred_objectness_logits, dim=1).sigmoid(), label == 0)
         label = label.masked_fill(spared, -1)
         slots = self.batch_size_per_image * len(label)
         divisor = self.normalizer(label, slots)
         losses = super().losses(anchors, pred_objectness_logits, list(label), pred_anchor_deltas, gt_boxes)
-        losses = {name: loss * (slots / divisor) for name, loss in losses.items()}  # upstream divided by the slots
+        losses = {name: loss * (slots / divisor) for name, loss in losses.items()}  # Detectron2 divided by the slots
         if self.box_loss != UPSTREAM_LOSS:
             total = dense_box_loss_sum(
                 self.box_loss, self.box2box_transform, anchors, pred_anchor_deltas, gt_boxes, label == 1

@@ -1,7 +1,7 @@
-"""Networks of torchvision, one or several side by side, as a backbone for the classifier.
+"""One or several torchvision networks with concatenated features, as a backbone for the classifier.
 
-Source of the concatenation: Nguyen et al. 2018, "Deep CNNs for microscopic image classification by exploiting transfer
-learning and feature concatenation", which 3cDe-Net compares with.
+Source: Nguyen et al. 2018, "Deep CNNs for microscopic image classification by exploiting transfer learning and feature
+concatenation", which 3cDe-Net compares with.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,11 +19,11 @@ from cervical_d2.errors import UserError
 from cervical_d2.modeling.adapt import EVAL_NORM, adapting
 
 POOLED = "pooled"
-STRIDE = 32  # of every map before it is pooled
+STRIDE = 32  # of every map before pooling
 
 
 class Network(NamedTuple):
-    """The last node of its graph before the pooling, its channels, and what torchvision's builder is told."""
+    """A torchvision network: the last node before pooling, its channels, and options for torchvision's builder."""
 
     last: str
     channels: int
@@ -31,7 +31,7 @@ class Network(NamedTuple):
 
 
 NETWORKS = {
-    # Without its second head, which served the training of its authors.
+    # Without the auxiliary head.
     "inception_v3": Network("Mixed_7c", 2048, MappingProxyType({"aux_logits": False, "init_weights": True})),
     "resnet18": Network("layer4", 512),
     "resnet50": Network("layer4", 2048),
@@ -42,7 +42,7 @@ NETWORKS = {
 
 
 class TorchvisionNetworks(Backbone):
-    """Returns {"pooled": (N, D, 1, 1)}, the mean of each network's last map, side by side. No pyramid fits on it."""
+    """Returns {"pooled": (N, D, 1, 1)}: the pooled last maps, concatenated. Not usable with a pyramid."""
 
     def __init__(self, *, networks: Sequence[str], norm: str = "BN"):
         """`networks`: names of `NETWORKS`; `norm`: BN or FrozenBN.
@@ -76,5 +76,5 @@ class TorchvisionNetworks(Backbone):
 @BACKBONE_REGISTRY.register()
 @adapting
 def build_torchvision_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> TorchvisionNetworks:
-    """The networks of `MODEL.BACKBONE.NETWORKS`; each of them is a stage of `FREEZE_STAGES`."""
+    """The networks of `MODEL.BACKBONE.NETWORKS`. Each network is one stage for `FREEZE_STAGES`."""
     return TorchvisionNetworks(networks=cfg.MODEL.BACKBONE.NETWORKS, norm=cfg.MODEL.RESNETS.NORM)

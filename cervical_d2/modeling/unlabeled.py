@@ -1,4 +1,4 @@
-"""Sparsely labeled sets: cells that nobody labeled are not punished as background."""
+"""For sparsely labeled sets: likely unlabeled cells are not trained as background."""
 
 from typing import NamedTuple
 
@@ -8,11 +8,11 @@ from torch import Tensor
 
 
 class Leniency(NamedTuple):
-    """From iteration `start` on, background that the model itself scores `score` or higher is not learned from.
+    """From iteration `start` on, background that the model scores at least `score` is ignored. `score` 0: off.
 
-    `score` 0: never. Before `start` the scores are those of an untrained model and say nothing. In the spirit of the
-    background recalibration of Zhang et al. 2020 ("Solving the missing annotation problem in object detection with
-    background recalibration loss"), which mirrors the loss of such samples instead of leaving them out.
+    Before `start` the scores of the untrained model are not meaningful. Similar to the background recalibration of
+    Zhang et al. 2020 ("Solving the missing annotation problem in object detection with background recalibration loss"),
+    which mirrors the loss of such samples instead of ignoring them.
     """
 
     score: float
@@ -24,7 +24,7 @@ class Leniency(NamedTuple):
         return cls(cfg.MODEL.UNLABELED_SCORE, cfg.SOLVER.WARMUP_ITERS)
 
     def spares(self, scores: Tensor, background: Tensor) -> Tensor:
-        """Which samples to leave out: `scores` (...) of the likeliest class, `background` (...) bool; bool as these."""
+        """Bool mask of the samples to ignore; `scores` of the likeliest class and `background` (bool), same shape."""
         if not self.score or get_event_storage().iter < self.start:
             return background & False
         return background & (scores.detach() >= self.score)

@@ -1,1 +1,1 @@
-"""The published tables as data, and what trains their rows. The last room: nothing imports it."""
+"""The published tables as data, and the code that trains their rows."""

@@ -1,4 +1,4 @@
-"""How the rows of a table of classifiers are measured: fold by fold, all rows on the same images."""
+"""Measures the rows of a table of classifiers: fold by fold, all rows on the same images."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,21 +20,21 @@ from cervical_d2.report.confusion_plot import confusion_figure
 
 
 def splits(job: Job) -> int:
-    """Its folds, 1 for none."""
+    """The number of folds of `job`; 1 without folds."""
     return max(1, load_config(job.experiment.config, job.experiment.options).DATASETS.FOLDS)
 
 
 def done(job: Job) -> bool:
-    """Whether every fold is trained and evaluated to the end."""
+    """Whether every fold is completely trained and evaluated."""
     finished = [run.is_finished for run in cell_runs(RunFolder(job.folder))]
     return len(finished) == splits(job) and all(finished)
 
 
 def measured_jobs(jobs: Sequence[Job], samples: int, seed: int = 0) -> list[Trained]:
-    """Of each job the mean of its folds, images or slides resampled alike.
+    """The mean over the folds of each job. All jobs share the resamples of images or slides.
 
     Raises:
-        UserError: a job was tested on other images than the first.
+        UserError: a job was tested on other images than the first one.
     """
     answered = [[run.answers for run in cell_runs(RunFolder(job.folder))] for job in jobs]
     tested = [[[(row["image_id"], row["label"]) for row in fold.rows] for fold in folds] for folds in answered]
@@ -47,12 +47,12 @@ def measured_jobs(jobs: Sequence[Job], samples: int, seed: int = 0) -> list[Trai
 def _trained(folds: Sequence[Answered], samples: int, seed: int) -> Trained:
     answers = [fold.answers for fold in folds]
     values = [measured(fold) for fold in answers]
-    together = measure(mean_of_folds(answers), sum(fold.units for fold in answers), samples, seed)
-    return Trained({name: [each[name] for each in values] for name in values[0]}, *together)
+    mean = measure(mean_of_folds(answers), sum(fold.units for fold in answers), samples, seed)
+    return Trained({name: [each[name] for each in values] for name in values[0]}, *mean)
 
 
 def draw(jobs: Mapping[str, Job], output: Path) -> None:
-    """The confusion matrix of each of `jobs`, by captions, all folds together, as sheet.png in `output`."""
+    """Draw the confusion matrix of each of `jobs` (by caption), summed over folds, as sheet.png in `output`."""
     runs = {caption: cell_runs(RunFolder(job.folder)) for caption, job in jobs.items()}
     folds = {caption: [run.answers.answers for run in each] for caption, each in runs.items()}
     matrices = {caption: np.sum([confusion(fold) for fold in each], axis=0) for caption, each in folds.items()}

@@ -1,4 +1,4 @@
-"""How the rows of a detection table are measured."""
+"""Measures the rows of a table of detectors."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,12 +20,12 @@ from cervical_d2.papers.trained import Runner, Trained
 from cervical_d2.report.pictures import draw_results
 
 AGNOSTIC = "agnostic/AP50"
-SURE, PICTURES = 0.5, 6  # the score from which on a detection is drawn; images
+SURE, PICTURES = 0.5, 6  # least score of a detection that is drawn; number of images
 (COCO,) = (protocol for protocol in PROTOCOLS if protocol.name == "coco")
 
 
 def statistic(inputs: EvaluationInput) -> Statistic:
-    """mAP, AR and AP50 of all classes as one, for resamples."""
+    """mAP, AR and class-agnostic AP50 as a function of resampling weights."""
     images, classes = len(inputs.unit), len(inputs.classes)
     ranked = protocol_rankings(COCO, inputs.truth, inputs.detections, num_classes=classes, num_images=images)
     present = [bool(ranking.wanted.any()) for ranking in ranked]
@@ -48,12 +48,12 @@ def split_of(job: Job) -> str:
 
 
 def done(job: Job) -> bool:
-    """Whether it is trained and evaluated to the end."""
+    """Whether `job` is completely trained and evaluated."""
     return RunFolder(job.folder).is_finished(split_of(job))
 
 
 def measured(jobs: Sequence[Job], samples: int, seed: int = 0) -> list[Trained]:
-    """Of each job, images or slides resampled alike."""
+    """The figures of each job. All jobs share the resamples of images or slides."""
     if not jobs:
         return []
     files = [RunFolder(job.folder).predictions(split_of(job)) for job in jobs]
@@ -63,7 +63,7 @@ def measured(jobs: Sequence[Job], samples: int, seed: int = 0) -> list[Trained]:
 
 
 def draw(jobs: Mapping[str, Job], output: Path) -> None:
-    """Truth beside the detections of `jobs`, by their captions, as PNG."""
+    """Draw the truth beside the detections of `jobs` (by caption) as PNG files in `output`."""
     runs = {caption: RunFolder(job.folder) for caption, job in jobs.items()}
     draw_results(runs, split_of(next(iter(jobs.values()))), output, score=SURE, count=PICTURES)
 

@@ -1,4 +1,4 @@
-"""From a row of a paper's table to the trainings that repeat it, at the paper's size or at that of two CPU cores."""
+"""From a row of a paper's table to the trainings that reproduce it, in full size or in a size for two CPU cores."""
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ PAPERS = {"xu": "xu2022", "3cde": "3cdenet", "starts": "starts"}
 
 
 class Experiment(NamedTuple):
-    """A row that is trained: `options` are KEY, VALUE, ... on top of `config`."""
+    """A row to train: its config, and KEY, VALUE, ... `options` on top of it."""
 
     row: Row
     config: str
@@ -21,12 +21,12 @@ class Experiment(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Of its folder."""
+        """The name of its folder."""
         return Path(str(self.row.config)).stem
 
 
 class Plan(NamedTuple):
-    """The `experiments` of a table, which of them is the baseline, and why other rows are left out, by label."""
+    """The experiments of a table, the baseline among them, the reasons for left-out rows by label, and the floor."""
 
     paper: Paper
     table: int
@@ -37,7 +37,7 @@ class Plan(NamedTuple):
 
 
 def parse_table(text: str) -> tuple[Paper, int]:
-    """`xu:5`. Raises `UserError` for a paper or table that is not there."""
+    """The paper and table number of a text such as `xu:5`. Raises `UserError` if the paper or table is unknown."""
     name, _, number = text.partition(":")
     if name not in PAPERS or not number.isdigit():
         raise UserError(f"{text}: name a paper ({', '.join(PAPERS)}) and a table, such as xu:5")
@@ -55,14 +55,19 @@ def make_plan(
     settings: Sequence[str] = (),
     pretrained: bool = False,
 ) -> Plan:
-    """Of the rows `labels`, by default all; the baseline is always among them.
+    """Plan the trainings of a table.
 
-    `quick`: a name of `quick.QUICK`, on whose data and at whose size the rows are trained. Rows that are the same
-    there, such as the depths of a ResNet, are trained once. `settings`: KEY, VALUE, ... for all rows.
-    `pretrained`: see `quick_options`.
+    Args:
+        paper: the paper.
+        table: the number of the table.
+        labels: the rows, by default all. The baseline is always included.
+        quick: a name of `quick.QUICK`: train on this data at its size. Rows that are identical there, such as the
+            depths of a ResNet, are trained once.
+        settings: KEY, VALUE, ... for all rows.
+        pretrained: see `quick_options`.
 
     Raises:
-        UserError: no such row or quick data set; settings that are not known, or by which the rows differ.
+        UserError: a row, quick data set or setting is unknown, or the rows of the table differ in a setting.
     """
     rows = paper.rows[table]
     known = [row.label for row in rows]
@@ -100,11 +105,11 @@ def make_plan(
 
 
 def _refuse_factors(experiments: Iterable[Experiment], settings: Sequence[str]) -> None:
-    load_config("", settings)  # refuses what is no key
+    load_config("", settings)  # raises for an unknown key
     configs = [load_config(item.config, item.options[: -len(settings)]) for item in experiments]
     for name in settings[::2]:
         if len({str(config_value(cfg, name)) for cfg in configs}) > 1:
-            raise UserError(f"--set {name}: the rows of the table differ by it")
+            raise UserError(f"--set {name}: the rows of the table differ in this key; remove it")
 
 
 class Job(NamedTuple):
@@ -116,13 +121,13 @@ class Job(NamedTuple):
 
     @property
     def words(self) -> list[str]:
-        """Arguments of the task's command."""
+        """The arguments of the training command."""
         return ["--resume", "--config-file", self.experiment.config, "SEED", str(self.seed), "OUTPUT_DIR",
                 str(self.folder), *self.experiment.options]  # fmt: skip
 
 
 def jobs(plan: Plan, seeds: int, output: Path) -> list[Job]:
-    """Seed after seed, the baseline first, so that each row has its first result before any has its second."""
+    """The jobs, ordered by seed and with the baseline first, so that every row gets a first result early."""
     order = [plan.baseline, *(item for item in plan.experiments if item is not plan.baseline)]
     return [Job(item, seed, output / item.name / f"seed{seed}") for seed in range(seeds) for item in order]
 
@@ -130,22 +135,22 @@ def jobs(plan: Plan, seeds: int, output: Path) -> list[Job]:
 def run_jobs(
     todo: Sequence[Job], done: Callable[[Job], bool], train: Callable[[Job], int], tell: Callable[[str], None]
 ) -> None:
-    """Train those that are not `done`.
+    """Train the jobs that are not `done`.
 
-    One that ends with a user's mistake, such as a rate at which it diverges, does not keep the others from training.
+    A training that fails with exit code 2, for example because it diverges, does not stop the others.
 
     Raises:
-        UserError: at the end for those, and at once where a training ends in another way.
+        UserError: some trainings failed. Exit code 2 is reported at the end, others stop the loop.
     """
     failed = []
     for number, job in enumerate(todo, start=1):
         what = f"{number}/{len(todo)} {job.experiment.row.label}, seed {job.seed}"
         if done(job):
-            tell(f"{what}: done before")
+            tell(f"{what}: already done")
             continue
         tell(f"{what}: training into {job.folder}")
         if status := train(job):
-            failed.append(f"{job.folder}: the training ended with status {status}, as said above")
+            failed.append(f"{job.folder}: the training ended with exit code {status}; see above")
             tell(failed[-1])
             if status != EXIT_USER:
                 break

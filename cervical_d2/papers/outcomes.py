@@ -1,7 +1,7 @@
-"""What came out of the experiments of a table, beside what the paper prints: means over trainings, and intervals.
+"""Results of the experiments of a table beside the paper's: means over trainings, and confidence intervals.
 
-The interval of a row is that of its mean over its trainings (seeds, folds), images or slides resampled; what another
-training would give is in their deviation.
+The interval of a row is that of the mean over its trainings (seeds, folds) when images or slides are resampled. The
+variation between trainings is given by their standard deviation.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,9 +23,9 @@ RUNNERS = {DETECTORS: detectors.RUNNER, CLASSIFIERS: classifiers.RUNNER}
 
 
 class Outcome(NamedTuple):
-    """One row, by figure: values of its trainings, interval of their mean, difference from the baseline's mean, p.
+    """One row. By figure: values of its trainings, interval of their mean, difference from the baseline's mean, p.
 
-    The baseline itself has no difference and no p, nor has any row while the baseline is without a training.
+    `difference` and `p` are empty for the baseline, and for all rows if the baseline has no training.
     """
 
     label: str
@@ -37,12 +37,12 @@ class Outcome(NamedTuple):
 
 
 def runner_of(plan: Plan) -> Runner:
-    """How the rows of its table are trained and measured."""
+    """The runner of the plan's table."""
     return RUNNERS[plan.paper.tasks[plan.table]]
 
 
 def outcomes(plan: Plan, done: Sequence[Job], samples: int) -> list[Outcome]:
-    """Of every experiment that has a job in `done`, the baseline first."""
+    """The outcomes of all experiments that have a job in `done`, the baseline first."""
     runs: dict[str, list[Trained]] = {}
     for job, run in zip(done, runner_of(plan).measure(done, samples), strict=True):
         runs.setdefault(job.experiment.name, []).append(run)
@@ -74,26 +74,26 @@ def _mean_draws(runs: Sequence[Trained]) -> dict[str, Floats]:
     return {name: np.mean([run.draws[name] for run in runs], axis=0) for name in runs[0].draws}
 
 
-def passed(plan: Plan, found: Sequence[Outcome], quick: str) -> tuple[bool, str]:
-    """Whether the baseline has reached its floor, and a sentence on it."""
+def passed(plan: Plan, results: Sequence[Outcome], quick: str) -> tuple[bool, str]:
+    """Whether the baseline has reached its floor, and a sentence about it."""
     task = runner_of(plan)
     what, name = task.floors.get(quick, next(iter(task.figures.items())))
     baseline = plan.baseline.row.label
-    value = next((item.interval[name].value for item in found if item.label == baseline), None)
+    value = next((item.interval[name].value for item in results if item.label == baseline), None)
     if value is None:
         return False, f"The baseline ({baseline}) has no result, so no other row is reported."
     reached = value >= plan.floor
-    told = f"The baseline ({baseline}): {what} {value:.1f}; its floor is {plan.floor:g}."
-    return reached, told if reached else f"{told} It is not reached, so no other row is reported."
+    text = f"The baseline ({baseline}): {what} {value:.1f}; its floor is {plan.floor:g}."
+    return reached, text if reached else f"{text} It is not reached, so no other row is reported."
 
 
-def _reported(plan: Plan, found: Sequence[Outcome], reached: bool) -> list[Outcome]:
-    return [item for item in found if reached or item.label == plan.baseline.row.label]
+def _reported(plan: Plan, results: Sequence[Outcome], reached: bool) -> list[Outcome]:
+    return [item for item in results if reached or item.label == plan.baseline.row.label]
 
 
-def markdown(plan: Plan, found: Sequence[Outcome], quick: str, command: str, missing: Sequence[Job] = ()) -> str:
-    """The table, ours beside the paper's where it prints something; `missing`: trainings without a result."""
-    reached, told = passed(plan, found, quick)
+def markdown(plan: Plan, results: Sequence[Outcome], quick: str, command: str, missing: Sequence[Job] = ()) -> str:
+    """The table as Markdown, our figures beside the printed ones; `missing`: trainings without a result."""
+    reached, about_baseline = passed(plan, results, quick)
     where = f" at the size of {quick}" if quick else ""
     printed = [name for name in plan.paper.figures if any(name in row.printed for row in plan.paper.rows[plan.table])]
     main, *others = runner_of(plan).figures
@@ -102,11 +102,11 @@ def markdown(plan: Plan, found: Sequence[Outcome], quick: str, command: str, mis
     header = ["row", *(f"{name}, paper" for name in printed), *ours]
     lines = [
         f"# {plan.paper.title}, Table {plan.table}: {plan.paper.titles[plan.table]}{where}",
-        "", f"```\n{command}\n```", "", told, "",
+        "", f"```\n{command}\n```", "", about_baseline, "",
         "| " + " | ".join(header) + " |", "|" + " --- |" * len(header),
     ]  # fmt: skip
     names = list(runner_of(plan).figures.values())
-    rows = _reported(plan, found, reached)
+    rows = _reported(plan, results, reached)
     lines += ["| " + " | ".join([*_printed(printed, item), *_cells(names, item)]) + " |" for item in rows]
     lines += ["", *(f"- {label}: left out, {reason}." for label, reason in plan.left_out.items())]
     lines += [f"- {job.experiment.row.label}: seed {job.seed} has no result." for job in missing]
@@ -131,15 +131,15 @@ def _cells(names: Sequence[str], item: Outcome) -> list[str]:
     ]  # fmt: skip
 
 
-def document(plan: Plan, found: Sequence[Outcome], quick: str) -> dict[str, Any]:
-    """For JSON, NaN as None; other rows than the baseline only where it has reached its floor."""
-    reached, told = passed(plan, found, quick)
-    rows = [item._asdict() for item in _reported(plan, found, reached)]
-    about = {"table": f"{plan.paper.name}:{plan.table}", "baseline": told, "left out": plan.left_out}
+def document(plan: Plan, results: Sequence[Outcome], quick: str) -> dict[str, Any]:
+    """The results for JSON, NaN as None. Only the baseline's row if it has not reached its floor."""
+    reached, about_baseline = passed(plan, results, quick)
+    rows = [item._asdict() for item in _reported(plan, results, reached)]
+    about = {"table": f"{plan.paper.name}:{plan.table}", "baseline": about_baseline, "left out": plan.left_out}
     return {**about, "rows": plain(rows)}
 
 
 def write(folder: Path, text: str, data: dict[str, Any]) -> None:
-    """results.md and results.json."""
+    """Write results.md and results.json into `folder`."""
     write_text(folder / "results.md", text)
     write_json(folder / "results.json", data, indent=1)

@@ -1,6 +1,6 @@
-"""A row of a paper's table at the size of two CPU cores: what each of its facts changes in a quick config.
+"""Quick versions of table rows for two CPU cores: the config keys that each fact of a row changes.
 
-Options are a mapping of configuration keys to values.
+Options map config keys to values.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,13 +23,13 @@ QUICK = {
 }
 Options = dict[str, Any]
 
-CELLS, HALF = "_cells", "_half"  # endings of names in weights.yaml
-IOU_WEIGHT = 10.0  # of the losses of decoded boxes, as in the rows' own configs
+CELLS, HALF = "_cells", "_half"  # suffixes of names in weights.yaml
+IOU_WEIGHT = 10.0  # weight of losses on decoded boxes, as in the full-size configs
 ANCHORS_A_LEVEL = 3
-FIRST = "res3"  # the quick pyramids begin at stride 8
-BOTTLENECKS_FROM = 50  # ResNets of less depth have basic blocks, whose stages have a quarter of the channels
+FIRST = "res3"  # the quick pyramids start at stride 8
+BOTTLENECKS_FROM = 50  # shallower ResNets have basic blocks with a quarter of the output channels
 
-# Half as wide as published, so that a step of either takes a second or two on a core.
+# Half the published width, so that a step takes one or two seconds on one core.
 _RESNET = {
     "MODEL.BACKBONE.NAME": "build_cervical_resnet_fpn_backbone",
     "MODEL.RESNETS.STEM_OUT_CHANNELS": 32,
@@ -60,12 +60,12 @@ def _cell_resnet(depth: int) -> Options:
 def _of_torchvision(*networks: str) -> Options:
     return {
         "MODEL.BACKBONE.NAME": "build_torchvision_backbone",
-        "MODEL.RESNETS.ZERO_INIT_RESIDUAL": False,  # their blocks are traced and begin as torchvision has them
+        "MODEL.RESNETS.ZERO_INIT_RESIDUAL": False,  # traced blocks keep torchvision's initialization
         "MODEL.BACKBONE.NETWORKS": networks,
     }
 
 
-# Of classifiers: whole, as an image is a single cell of 112 px.
+# Classifiers have the full width, because their images are small (single cells, 112 px).
 CELL_BACKBONES: dict[str, Options] = {
     "R_18": _cell_resnet(18),
     "R_50": _cell_resnet(50),
@@ -78,13 +78,13 @@ CELL_BACKBONES: dict[str, Options] = {
 
 
 class NotQuick(Exception):
-    """Why a row has no quick version."""
+    """A row has no quick version. The message gives the reason."""
 
 
 def quick_options(paper: Paper, row: Row, config: str, pretrained: bool = False) -> tuple[str, ...] | str:
-    """KEY, VALUE, ... on top of the quick `config`, or why there is no quick version of `row`.
+    """KEY, VALUE, ... on top of the quick `config`, or the reason why `row` has no quick version.
 
-    `pretrained`: backbones that the paper takes from a classifier of cells come from one of the quick size here too.
+    `pretrained`: backbones that the paper initializes from a cell classifier start from a quick-size classifier.
     """
     task = paper.tasks[row.table]
     options: Options = dict(paper.quick) if task == DETECTORS else {}
@@ -94,7 +94,7 @@ def quick_options(paper: Paper, row: Row, config: str, pretrained: bool = False)
         if pretrained:
             options |= _classifiers_weights(row)
         elif row.facts.get("frozen") and row.facts.get("initialization", "").endswith(CELLS):
-            raise NotQuick("of random weights frozen stages are noise; --pretrained takes a classifier's")
+            raise NotQuick("frozen stages with random weights are noise; --pretrained starts from a classifier")
     except NotQuick as reason:
         return str(reason)
     return _words(options)
@@ -106,16 +106,16 @@ def _words(options: Options) -> tuple[str, ...]:
 
 def _architecture(name: str, _: CfgNode) -> Options:
     if name != "faster_rcnn":
-        raise NotQuick("the quick configs are of Faster R-CNN")
+        raise NotQuick("the quick configs are Faster R-CNN only")
     return {}
 
 
 def _depth(_: int, __: CfgNode) -> Options:
-    return {}  # a ResNet-18, whatever the row has
+    return {}  # always a ResNet-18
 
 
 def _initialization(name: str, _: CfgNode) -> Options:
-    """Of published weights there are ImageNet's of a ResNet-18 alone; a classifier's come with `pretrained`."""
+    """ImageNet weights of a ResNet-18, the only published ones in this size. `pretrained` adds a classifier's."""
     imagenet = name != "none" and not name.endswith(CELLS)
     return {"MODEL.WEIGHTS": read_weights()["R_18_imagenet"].file if imagenet else ""}
 
@@ -125,13 +125,13 @@ def _cell_initialization(name: str, _: CfgNode) -> Options:
 
 
 def _classifiers_weights(row: Row) -> Options:
-    """Of a row that starts from a classifier; of the quick ResNet-18 where the row has no backbone of its own."""
+    """The weights for a row that starts from a classifier: of its backbone, or else of the quick ResNet-18."""
     name = row.facts.get("initialization", "")
     if not name.endswith(CELLS):
         return {}
     weights = read_weights().get(f"{name}{HALF}" if "backbone" in row.facts else f"R_18{CELLS}")
     if not weights:
-        raise NotQuick("no classifier of cells is made of this backbone at this size")
+        raise NotQuick("there is no cell classifier with this backbone in this size")
     return {"MODEL.WEIGHTS": weights.file}
 
 
@@ -156,12 +156,12 @@ def _loss(name: str, _: CfgNode) -> Options:
 
 def _normalization(whose: str, cfg: CfgNode) -> Options:
     if whose == "coco":
-        raise NotQuick("COCO's images are not here")
+        raise NotQuick("the COCO images are not available")
     if whose == "imagenet":
         return {}
-    found = pixel_statistics(DatasetCatalog.get(cfg.DATASETS.TRAIN[0]), cfg.INPUT.FORMAT)
-    return {"MODEL.PIXEL_MEAN": [round(value, 3) for value in found.mean],
-            "MODEL.PIXEL_STD": [round(value, 3) for value in found.std]}  # fmt: skip
+    pixels = pixel_statistics(DatasetCatalog.get(cfg.DATASETS.TRAIN[0]), cfg.INPUT.FORMAT)
+    return {"MODEL.PIXEL_MEAN": [round(value, 3) for value in pixels.mean],
+            "MODEL.PIXEL_STD": [round(value, 3) for value in pixels.std]}  # fmt: skip
 
 
 def _backbone(name: str, _: CfgNode) -> Options:
@@ -173,7 +173,7 @@ def _cell_backbone(name: str, _: CfgNode) -> Options:
 
 
 def _fused(stages: list[str], cfg: CfgNode) -> Options:
-    """The levels from `FIRST` on; a ResNet's pyramid adds one, of twice the stride, for the RPN."""
+    """The levels from `FIRST` on. A ResNet's pyramid has one more, of twice the stride, for the RPN."""
     kept = [stage for stage in stages if stage >= FIRST]
     levels = [stage.replace("res", "p") for stage in kept]
     more = ["p6"] if _RESNET["MODEL.BACKBONE.NAME"] == cfg.MODEL.BACKBONE.NAME else []
@@ -187,12 +187,12 @@ def _fused(stages: list[str], cfg: CfgNode) -> Options:
 
 
 def _anchors(kind: str, cfg: CfgNode) -> Options:
-    """By k-means on the boxes that the quick config trains on."""
+    """Anchors by k-means on the training boxes of the quick config."""
     if kind == "default":
         return {}
     count = ANCHORS_A_LEVEL * len(anchor_levels(cfg))
-    found = study_anchors(boxes_of_split(cfg.DATASETS.TRAIN[0]), cfg, count, Clustering("median", restarts=10, seed=0))
-    generator = found.cfg.MODEL.ANCHOR_GENERATOR
+    study = study_anchors(boxes_of_split(cfg.DATASETS.TRAIN[0]), cfg, count, Clustering("median", restarts=10, seed=0))
+    generator = study.cfg.MODEL.ANCHOR_GENERATOR
     return {"MODEL.ANCHOR_GENERATOR.NAME": generator.NAME, "MODEL.ANCHOR_GENERATOR.CLUSTERS": generator.CLUSTERS}
 
 
@@ -220,7 +220,7 @@ FACTS: Mapping[str, Mapping[str, Callable[[Any, CfgNode], Options]]] = {
 
 
 def quick_config(name: str, task: str) -> str:
-    """The config of `--quick NAME` for tables of `task`. Raises `UserError` for one that is not there."""
+    """The config of `--quick NAME` for tables of `task`. Raises `UserError` if the name is unknown."""
     if name not in QUICK[task]:
         raise UserError(f"--quick {name}: for {task} there is {', '.join(QUICK[task])}")
     return QUICK[task][name]

@@ -1,4 +1,4 @@
-"""Reads the papers' tables beside this file."""
+"""Reads the papers' tables from the YAML files in this folder."""
 
 import functools
 from collections.abc import Mapping
@@ -13,10 +13,10 @@ OF_ROWS = {"label", "config", "printed", "parameters", "not_ours"}
 
 
 class Row(NamedTuple):
-    """An experiment: its figures as printed, in %, and the config (a name in configs/) that repeats it.
+    """An experiment: its printed figures in %, and the config (a name in configs/) that reproduces it.
 
-    `facts`: what the config has to set. A figure that is printed nowhere is not in `printed`. `parameters`: trainable
-    ones in millions, where printed. A row whose `not_ours` gives a reason has no config.
+    `facts`: settings that the config must have. `printed`: only figures that the paper gives. `parameters`: trainable
+    parameters in millions, if printed. `not_ours`: the reason why a row has no config.
     """
 
     table: int
@@ -29,10 +29,11 @@ class Row(NamedTuple):
 
 
 class Paper(NamedTuple):
-    """`titles`, `rows`, `tasks` (a name in `outcomes.RUNNERS`) and the config of the `baselines`, by number of table.
+    """A paper: by table number its `titles`, `rows`, `tasks` (a name in `outcomes.RUNNERS`) and `baselines` (configs).
 
-    `floors`: by task, what the first figure of a baseline has to be: `full` on the paper's own data, else by the name
-    of the quick set. `quick`: keys of all quick detectors. `same`: configs that are one experiment, and resolve equal.
+    `floors`: by task, the least first figure of a baseline: `full` on the paper's own data, else by the name of the
+    quick set. `quick`: keys of all quick detectors. `same`: groups of configs that are one experiment and resolve to
+    the same values.
     """
 
     name: str

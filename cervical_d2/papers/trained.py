@@ -1,4 +1,4 @@
-"""What a table needs to know of its trainings: detectors and classifiers answer it each in their way."""
+"""The interface between a table and its trainings, implemented for detectors and for classifiers."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ from cervical_d2.papers.experiments import Job
 
 
 class Trained(NamedTuple):
-    """The figures of one job, in %: of each of its trainings (such as folds), of all together, in resamples (B,)."""
+    """The figures of one job in %: of each training (such as a fold), of all together, and of B resamples (B,)."""
 
     values: dict[str, list[float]]
     figures: dict[str, float]
@@ -19,10 +19,11 @@ class Trained(NamedTuple):
 class Runner(NamedTuple):
     """How a row is trained and measured.
 
-    `command` of the command line trains it. `figures`: by the heads of their columns, the table's own first. `floors`:
-    head and figure of a floor that is not of the first, by the name of the quick set. `measure` gets jobs of one table
-    and the number of resamples. `splits`: how many trainings a job is where each is started on its own. `draw` puts
-    what jobs found side by side, by captions, as sheet.png in a folder; `drawn` says what is on it.
+    `command`: the subcommand that trains it. `figures`: names of figures by column header, the table's main one first.
+    `floors`: header and figure of a floor on another figure, by the name of the quick set. `done`: whether a job is
+    complete. `measure`: maps jobs of one table and the number of resamples to figures. `splits`: number of trainings
+    of a job. `draw`: draws the results of jobs, by caption, side by side as sheet.png in a folder. `drawn`: describes
+    that picture.
     """
 
     command: str

@@ -1,1 +1,1 @@
-"""Pages and sheets for people; computes no figures. Imports every room but papers."""
+"""Report pages, plots and picture sheets. Computes no figures."""

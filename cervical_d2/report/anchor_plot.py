@@ -1,4 +1,4 @@
-"""The boxes of splits among the anchors of a config, as a figure."""
+"""Plots of the boxes of splits with the anchors of a config."""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,12 +12,14 @@ from cervical_d2.curation.statistics import Floats, mean
 from cervical_d2.report.axes import GRAY, RGB, WIDTHS, log_axis, panels
 from cervical_d2.report.summary import FITS, SplitStatistics
 
-MARKERS = "osD^vPX*"  # one a pyramid level
+MARKERS = "osD^vPX*"  # one per pyramid level
 
 
 def anchor_figure(subjects: Sequence[SplitStatistics], size: str = "the test size") -> Figure:
-    """Left the boxes, at a `size` to be named, among the anchors, right the share of boxes that find an anchor so good;
-    a row a split."""
+    """One row per split: on the left the boxes with the anchors, on the right the share of boxes by IoU.
+
+    `size`: text for the title that says at which size the boxes are.
+    """
     fits = [(subject, subject.fit) for subject in subjects if subject.fit]
     figure = Figure((WIDTHS[1], 4.6 * len(fits)), layout="constrained")
     grid = figure.subplots(len(fits), 2, squeeze=False, width_ratios=(1.15, 1))
@@ -69,7 +71,7 @@ def _coverage(ax: Axes, iou: Floats, label: int, name: str) -> None:
 
 
 def sweep_figure(swept: Mapping[int, float], levels: int, own: AnchorFit) -> Figure:
-    """Mean IoU by number of anchors (`swept`); filled where it can be divided among so many `levels`; cross: `own`."""
+    """Mean IoU by number of anchors (`swept`). Filled markers: multiples of `levels`; cross: the config's anchors."""
     figure, (ax,) = panels(1, 4.0)
     usable = {number: iou for number, iou in swept.items() if number % levels == 0}
     ax.plot(list(swept), list(swept.values()), "o-", color=RGB[0], markerfacecolor="white", label="k-means")

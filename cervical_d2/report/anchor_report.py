@@ -1,4 +1,4 @@
-"""What a study of anchors is told as: YAML to paste, tables, pictures."""
+"""Output of an anchor study: YAML to paste, tables, plots."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the audits found, as pictures to judge by: pairs side by side with the shared part outlined, crops of boxes.
+"""Picture sheets of audit findings: image pairs with the shared part outlined, crops of duplicate boxes.
 
 Images are (H, W, 3) uint8 RGB.
 """
@@ -22,27 +22,27 @@ from cervical_d2.report.pictures import GAP, fit
 WORST = 24  # findings on a sheet
 IMAGE = (420, 330)  # width and height of each image of a pair, px
 CROP = 240  # px of a crop's side
-MARGIN = 0.75  # of a box's longer side, shown around it
+MARGIN = 0.75  # shown around a box, relative to its longer side
 LINE = 18  # px of a line of text
-OUTLINE = (255, 0, 200)  # neither stain nor cell has it
+OUTLINE = (255, 0, 200)  # a color that no stain has
 
 
 class Sheet(NamedTuple):
-    """How a finding is drawn, and how many stand in a row."""
+    """How a finding is drawn, and the number of findings per row."""
 
     cell: Callable[[Any], np.ndarray]
     columns: int
 
 
-def write_audit(found: dict[str, Sequence[Finding]], datasets: Sequence[str], output: Path) -> list[Path]:
-    """Write audit.json with all findings and a sheet of the worst of each audit that has any; returns the files.
+def write_audit(results: dict[str, Sequence[Finding]], datasets: Sequence[str], output: Path) -> list[Path]:
+    """Write audit.json with all findings, and for each audit a sheet of the worst; return the files.
 
-    A sheet of an earlier audit that no longer holds is removed.
+    An outdated sheet of an audit without findings is removed.
     """
     output.mkdir(parents=True, exist_ok=True)
     files = [output / "audit.json"]
-    document = {name: [finding.document() for finding in findings] for name, findings in found.items()}
-    for name, findings in found.items():
+    document = {name: [finding.document() for finding in findings] for name, findings in results.items()}
+    for name, findings in results.items():
         path = output / f"{name}.png"
         path.unlink(missing_ok=True)
         if findings:
@@ -54,11 +54,11 @@ def write_audit(found: dict[str, Sequence[Finding]], datasets: Sequence[str], ou
 
 
 def draw_sheet(name: str, findings: Sequence[Finding]) -> np.ndarray:
-    """The `WORST` findings of the audit `name` in a grid, and how many there are in all."""
+    """The `WORST` findings of the audit `name` in a grid, with the number of all findings."""
     sheet = SHEETS[name]
     cells = [sheet.cell(finding) for finding in findings[:WORST]]
     height, width = np.max([cell.shape[:2] for cell in cells], axis=0) + GAP
-    columns = min(sheet.columns, len(cells) + 1)  # one cell alone would be narrower than the heading
+    columns = min(sheet.columns, len(cells) + 1)  # a single cell would be narrower than the heading
     rows = -(-len(cells) // columns)
     canvas = np.full((rows * height, columns * width + GAP, 3), 255, np.uint8)
     for number, cell in enumerate(cells):
@@ -69,7 +69,7 @@ def draw_sheet(name: str, findings: Sequence[Finding]) -> np.ndarray:
 
 
 def overlap_cell(item: Overlap) -> np.ndarray:
-    """Both images with what they share outlined; the dots mark the same corner."""
+    """Both images with the shared part outlined. The dots mark corresponding corners."""
     halves = [
         _outlined(read_image(image.file, "RGB"), outline)
         for image, outline in zip((item.first, item.second), item.outlines, strict=True)
@@ -80,14 +80,14 @@ def overlap_cell(item: Overlap) -> np.ndarray:
 
 
 def group_cell(item: SharedGroup) -> np.ndarray:
-    """The first image of the group in each of two splits."""
+    """The group's first image in each of two splits."""
     splits = list(item.files)[:2]
     halves = [fit(read_image(item.files[split][0], "RGB"), *IMAGE) for split in splits]
     return _pair(halves, [f"{split} {Path(item.files[split][0]).name}" for split in splits], item.line())
 
 
 def box_cell(item: BoxPair) -> np.ndarray:
-    """A crop around the two boxes, each in its color."""
+    """A crop around the two boxes, in two colors."""
     image = read_image(item.file, "RGB")
     both = np.array(item.boxes)
     center = (both[:, :2].min(axis=0) + both[:, 2:].max(axis=0)) / 2
@@ -96,7 +96,9 @@ def box_cell(item: BoxPair) -> np.ndarray:
     to_crop = np.array([[scale, 0, CROP / 2 - scale * center[0]], [0, scale, CROP / 2 - scale * center[1]]])
     crop = cv2.warpAffine(image, to_crop, (CROP, CROP), flags=cv2.INTER_LINEAR, borderValue=(255, 255, 255))
     for color, (corners, thickness) in enumerate(zip(both * scale + np.tile(to_crop[:, 2], 2), (4, 1), strict=True)):
-        x1, y1, x2, y2 = (round(float(value)) for value in corners)  # the second is seen on the first, even if equal
+        x1, y1, x2, y2 = (
+            round(float(value)) for value in corners
+        )  # the second is thinner, so equal boxes are both visible
         cv2.rectangle(crop, (x1, y1), (x2, y2), COLORS[color], thickness)
     names = item.classes if item.contradictory else (f"{item.classes[0]} twice", "")
     key = np.hstack([_text([name], CROP // 2, 0.45, COLORS[color]) for color, name in enumerate(names)])
@@ -108,7 +110,7 @@ SHEETS = {"overlaps": Sheet(overlap_cell, 2), "groups": Sheet(group_cell, 2), "b
 
 
 def _outlined(image: np.ndarray, outline: np.ndarray) -> np.ndarray:
-    """Fitted into `IMAGE`; `outline` (C, 2) in px of the image."""
+    """`image` scaled to fit `IMAGE`, with `outline` (C, 2), in px of the original image, drawn on it."""
     small = fit(image, *IMAGE)
     points = outline * min(IMAGE[0] / image.shape[1], IMAGE[1] / image.shape[0])
     cv2.polylines(small, [np.round(points).astype(np.int32)], True, OUTLINE, 2, cv2.LINE_AA)

@@ -1,4 +1,4 @@
-"""What the augmentations do to an image, as a picture and in milliseconds."""
+"""Examples of the augmentations as a picture sheet, and their time costs."""
 
 import time
 from collections.abc import Sequence
@@ -22,10 +22,10 @@ CAPTION = 24  # px
 def augmentation_sheet(
     image: np.ndarray, boxes: Sequence[Box], names: Sequence[str], *, draws: int = 4, side: int = 240
 ) -> np.ndarray:
-    """One row for each of SHOWN: the original, then `draws` from numpy's global generator, with their boxes.
+    """A sheet with one row for each of SHOWN: the original, then `draws` random results, with boxes.
 
-    `image` (H, W, 3) uint8 RGB; `boxes` XYXY in its pixels, `names` their classes, for the legend; `side` px is the
-    longer one of each picture. Returns (H', W', 3) uint8 RGB.
+    `image` (H, W, 3) uint8 RGB; `boxes` XYXY in its pixels; `names`: classes for the legend; `side`: px of the longer
+    side of each picture. Uses numpy's global generator. Returns (H', W', 3) uint8 RGB.
     """
     rows = [_row(image, boxes, option, draws, side) for option in SHOWN]
     return np.vstack([*rows, legend(names, rows[0].shape[1])]) if names else np.vstack(rows)
@@ -54,7 +54,7 @@ def _picture(image: np.ndarray, boxes: Sequence[Box], transform: T.Transform, si
 
 
 def costs(image: np.ndarray, repeats: int = 50) -> list[tuple[str, str, float]]:
-    """[(key, value, median ms of one core)] to draw and apply each of SHOWN to `image` ((H, W, 3) uint8)."""
+    """[(key, value, median ms on one core)] for drawing and applying each of SHOWN to `image` ((H, W, 3) uint8)."""
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:
@@ -65,7 +65,7 @@ def costs(image: np.ndarray, repeats: int = 50) -> list[tuple[str, str, float]]:
 
 def _cost(image: np.ndarray, option: tuple[str, str], repeats: int) -> float:
     (augmentation,) = cytology_augmentations(_config(*option))
-    # What RandomApply leaves out costs nothing; the figure is for an image that is changed.
+    # Unwrap RandomApply: the cost is for an image that is changed.
     augmentation = getattr(augmentation, "aug", augmentation)
     times = []
     for _ in range(repeats):

@@ -1,4 +1,4 @@
-"""What all figures share: colors, sizes, panels and axes."""
+"""Colors, sizes, panels and axes for all plots."""
 
 import io
 
@@ -12,12 +12,12 @@ from cervical_d2.draw import COLORS
 RGB: tuple[tuple[float, float, float], ...] = tuple((red / 255, green / 255, blue / 255) for red, green, blue in COLORS)
 GRAY = "0.45"
 DPI = 100
-WIDTHS = (6.5, 10.0, 12.5)  # inches, of one, two and three panels
-ROUND = ((1, 1.5, 2, 3, 4, 5, 7), (1, 2, 3, 5), (1, 2, 5), (1, 3), (1,))  # leading figures, finest first
+WIDTHS = (6.5, 10.0, 12.5)  # inches, for one, two and three panels
+ROUND = ((1, 1.5, 2, 3, 4, 5, 7), (1, 2, 3, 5), (1, 2, 5), (1, 3), (1,))  # leading digits of ticks, finest first
 
 
 def panels(count: int, height: float) -> tuple[Figure, list[Axes]]:
-    """A figure with `count` axes, up to three beside each other, each `height` inches high."""
+    """A figure with `count` axes, up to three per row, each `height` inches high."""
     columns = min(count, len(WIDTHS))
     rows = -(-count // columns)
     figure = Figure((WIDTHS[columns - 1], height * rows), layout="constrained")
@@ -28,14 +28,14 @@ def panels(count: int, height: float) -> tuple[Figure, list[Axes]]:
 
 
 def png(figure: Figure) -> bytes:
-    """The figure as a PNG file."""
+    """The figure as the bytes of a PNG file."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI)
     return buffer.getvalue()
 
 
 def log_axis(ax: Axes, axis: str, low: float, high: float, most: int = 6) -> None:
-    """Make `axis` ("x" or "y") logarithmic, with up to `most` round numbers between `low` and `high` marked."""
+    """Make `axis` ("x" or "y") logarithmic, with ticks at up to `most` round numbers from `low` to `high`."""
     getattr(ax, f"set_{axis}scale")("log")
     line = getattr(ax, f"{axis}axis")
     decades = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)

@@ -1,4 +1,4 @@
-"""The page and the summary of a classifier: one run, or the folds of a cross-validation together."""
+"""The report page and the summary of a classifier, for one run or for all folds of a cross-validation."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,32 +20,32 @@ from cervical_d2.report.recognition import examples
 from cervical_d2.report.run_sections import settings_section
 
 LEAK = (
-    "Augmented before dividing (DATASETS.LEAK_COPIES_ACROSS_SPLITS): copies of one cell are in training and in test. "
+    "Augmented before splitting (DATASETS.LEAK_COPIES_ACROSS_SPLITS): copies of one cell are in training and in test. "
     "These figures say nothing about new cells."
 )
 
 
 class CellRun(NamedTuple):
-    """A trained classifier, and the registered split that it is shown on."""
+    """The run of a classifier, and the registered split to report."""
 
     folder: RunFolder
     split: str
 
     @property
     def answers(self) -> Answered:
-        """Those on the split. Raises `UserError` if it has not been evaluated."""
+        """The predictions on the split. Raises `UserError` if the run has not been evaluated on it."""
         return self.folder.answers(self.split)
 
     @property
     def is_finished(self) -> bool:
-        """Whether it is trained to the end and has been evaluated on the split."""
+        """Whether the training is finished and was evaluated on the split."""
         return self.folder.is_finished(self.split)
 
 
 def cell_runs(folder: RunFolder, dataset: str = "") -> list[CellRun]:
-    """The runs in `folder`: itself, or its fold0, fold1, ...; [] if there is none of a classifier.
+    """The classifier runs in `folder`: the folder itself, or its fold0, fold1, ...; [] if there are none.
 
-    `dataset`: the registered name of the split, by default the last of DATASETS.TEST.
+    `dataset`: the registered name of the split, by default the last one of DATASETS.TEST.
     """
     places = sorted(folder.path.glob("fold*"), key=lambda path: (len(path.name), path.name))
     folders = [folder] if folder.exists else [run for run in map(RunFolder, places) if run.exists]
@@ -57,10 +57,10 @@ def cell_runs(folder: RunFolder, dataset: str = "") -> list[CellRun]:
 
 
 def write_cell_report(runs: Sequence[CellRun], output: Path, samples: int = SAMPLES, seed: int = 0) -> Path:
-    """Write `output`: index.html with the pictures in it, figures.json. Returns the page.
+    """Write index.html (with embedded pictures) and figures.json into `output`; return the path of the page.
 
     Raises:
-        UserError: a run has not been evaluated, or the runs are of different classes.
+        UserError: a run has not been evaluated, or the classes of the runs differ.
     """
     folders, answered = [run.folder for run in runs], [run.answers for run in runs]
     summary = summarize([run.path.name for run in folders], answered, samples, seed)
@@ -79,7 +79,9 @@ def write_cell_report(runs: Sequence[CellRun], output: Path, samples: int = SAMP
 
 
 def summarize_parts(cfg: CfgNode, parts: Sequence[Part], samples: int) -> str:
-    """summary.md and summary.json in OUTPUT_DIR, for several parts with TEST.REPORT also the page; returns the first.
+    """Write summary.md and summary.json into OUTPUT_DIR, and return the text of summary.md.
+
+    With several parts and TEST.REPORT, also writes the report page.
 
     Raises:
         UserError: a part has not been evaluated.

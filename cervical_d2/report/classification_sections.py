@@ -1,4 +1,4 @@
-"""The figures of a classifier as sections of a page."""
+"""The figures of a classifier as sections of a report page."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,19 +17,19 @@ from cervical_d2.report.page import Card, Cards, Chart, Matrix, Section
 from cervical_d2.report.run_comparison import FEW
 from cervical_d2.report.tables import Table
 
-MEANINGS = {"accuracy": "right answers among all images", **{rate.name: rate.meaning for rate in SHOWN}}
+MEANINGS = {"accuracy": "correct answers among all images", **{rate.name: rate.meaning for rate in SHOWN}}
 CARDS = ("accuracy", *(rate.name for rate in SHOWN if rate.section == "summary"))
 STYLES = ("-", "--", "-.", ":")
 
 
 def cell_sections(summary: Summary, runs: Sequence[RunFolder]) -> list[Section]:
-    """All but the examples and the settings."""
+    """All sections but the examples and the settings."""
     parts = (_summary(summary), _figures(summary), _classes(summary), _confusion(summary), _roc(summary))
     return [*parts, *_learning(runs)]
 
 
 def _main(summary: Summary, name: str) -> str:
-    """The figure that stands for `name`: of the positive class where there is one, else the mean of the classes."""
+    """The key of the main figure for `name`: of the positive class if there is one, else the mean over the classes."""
     return name if name in summary.means else f"macro_{name}"
 
 
@@ -53,8 +53,8 @@ def _summary(summary: Summary) -> Section:
     folds = f" in {len(summary.names)} folds, each tested once: mean ± standard deviation" if several else ""
     unit = "slides" if summary.answers[0].grouped else "images"
     note = (
-        f"{images} images{folds}. {_about(summary)} Below each figure its {LEVEL} % interval: what it could have been "
-        f"with other {unit} of this kind."
+        f"{images} images{folds}. {_about(summary)} Below each figure is its {LEVEL} % confidence interval, from "
+        f"resampling {unit}."
     )
     return Section("summary", "Summary", note, [Cards(cards)])
 
@@ -70,8 +70,8 @@ def _figures(summary: Summary) -> Section:
     header = ["figure", "definition", "mean", "sd", f"{LEVEL} %"] + (summary.names if len(summary.names) > 1 else [])
     note = (
         "In %. macro_: each class against all others, mean of the classes. What 3cDe-Net's text defines as sensitivity "
-        'and specificity ("the proportion of correct images among all predicted" ones) is precision elsewhere; both '
-        "are told."
+        'and specificity ("the proportion of correct images among all predicted" ones) is usually called precision; '
+        "both are given."
     )
     return Section("figures", "Figures and definitions", note, [Table("", "", header, rows)])
 
@@ -91,9 +91,9 @@ def _classes(summary: Summary) -> Section:
 
 def _confusion(summary: Summary) -> Section:
     classes = summary.answers[0].classes
-    note = "Row: what it is. Column: what it was called, the class of the highest score."
+    note = "Rows: true class. Columns: predicted class, the one with the highest score."
     if len(summary.names) > 1:
-        note += " All folds together: every image once, answered by the model that had not seen it."
+        note += " All folds together: every image once, predicted by the model that was not trained on it."
     matrix = Matrix("", "", classes, classes, summary.matrix.tolist(), "truth", "answer")
     return Section("confusion", "Confusion matrix", note, [matrix])
 
@@ -106,15 +106,15 @@ def _roc(summary: Summary) -> Section:
             false, true, _ = roc_curve(label, score)
             color, style = RGB[number % len(RGB)], STYLES[number % len(STYLES)]
             ax.plot(false, true, label=name, color=color, linestyle=style)
-    ax.set(xlabel="others called so", ylabel="those of the class called so", xlim=(0, 1.01), ylim=(0, 1.02))
+    ax.set(xlabel="false positive rate", ylabel="true positive rate", xlim=(0, 1.01), ylim=(0, 1.02))
     ax.grid(alpha=0.3)
     ax.legend(loc="lower right", fontsize=8)
-    note = "Every threshold on the score of a class."
+    note = "All thresholds on the score of a class."
     return Section("roc", "ROC", note, [Chart("roc", "", "", figure)])
 
 
 def _lines(summary: Summary) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """(name, bool (I,), scores (I,)): for a positive class a line a fold, otherwise one a class, folds together."""
+    """(name, bool (I,), scores (I,)) of each ROC curve: one per fold with a positive class, else one per class."""
     positive = summary.answers[0].positive
     if positive is not None:
         for name, fold in zip(summary.names, summary.answers, strict=True):
@@ -126,7 +126,7 @@ def _lines(summary: Summary) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
 
 
 def _learning(runs: Sequence[RunFolder]) -> list[Section]:
-    """Loss and accuracy of training and validation, as Figure 8 of 3cDe-Net; nothing without a training."""
+    """Loss and accuracy of training and validation, as in Figure 8 of 3cDe-Net; [] without a training."""
     figure, (loss, accuracy) = panels(2, 3.6)
     for number, run in enumerate(runs):
         curves = ((loss, "total_loss", ":"), (loss, "validation/total_loss", "-"), (accuracy, "train_accuracy", ":"),
@@ -146,12 +146,12 @@ def _learning(runs: Sequence[RunFolder]) -> list[Section]:
     loss.set_ylim(bottom=0)
     (loss if len(runs) == 1 else accuracy).legend(fontsize=7, ncols=1 if len(runs) < 3 else 2)
     note = (
-        "Training: median of 20 iterations, with dropout and augmentation. Validation: the first test split, as it is."
+        "Training: median of 20 iterations, with dropout and augmentation. Validation: first test split, without them."
     )
     return [Section("learning", "Learning curves", note, [Chart("learning", "", "", figure)])]
 
 
 def _accuracy_key(run: RunFolder) -> str:
-    """Results of one test split stand alone, those of several below its name."""
+    """The key of the accuracy in metrics.json. With several test splits it starts with the name of the split."""
     test = run.cfg.DATASETS.TEST
     return f"{TASK}/accuracy" if len(test) < 2 else f"{test[0]}/{TASK}/accuracy"

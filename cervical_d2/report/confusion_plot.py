@@ -9,12 +9,12 @@ from matplotlib.figure import Figure
 from cervical_d2.evaluation.classification import Ints
 from cervical_d2.report.axes import panels
 
-FEW = 4  # classes up to which a cell has room for the share of its row, too
-DARK = 0.5  # shares from which on a cell's numbers are white
+FEW = 4  # largest number of classes for which a cell also shows its share of the row
+DARK = 0.5  # numbers are white in cells with larger shares
 
 
 def confusion_figure(matrices: Mapping[str, Ints], classes: Sequence[str]) -> Figure:
-    """A panel for each of `matrices` by title: (K, K) images, rows the truth, colored by their share of the row."""
+    """A panel for each of `matrices` by title: (K, K) counts of images, rows are the truth, colors the row's shares."""
     figure, axes = panels(len(matrices), 1.3 + 0.32 * max(len(classes), 6))
     for ax, (title, matrix) in zip(axes, matrices.items(), strict=True):
         share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)

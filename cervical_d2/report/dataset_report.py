@@ -1,4 +1,4 @@
-"""The statistics of registered splits as JSON, pictures and one page."""
+"""The statistics of registered splits as JSON, plots and one page."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -30,7 +30,7 @@ from cervical_d2.report.tables import Table, tables, tables_text
 
 
 class Drawing(NamedTuple):
-    """A row of the table of pictures: it stands below `table` (its title) and is drawn where there is that table."""
+    """A plot of the page. It is drawn if there is a table with the title `table`, and stands below it."""
 
     table: str
     name: str
@@ -40,14 +40,14 @@ class Drawing(NamedTuple):
 
 
 DRAWINGS = (
-    Drawing("Splits", "sizes", "Image sizes", "Larger dots: more images; the cross: the mean.", size_figure),
-    Drawing("Splits", "centers", "Places", "How many boxes have their middle where in the image.", center_figure),
+    Drawing("Splits", "sizes", "Image sizes", "Larger dots: more images; cross: mean.", size_figure),
+    Drawing("Splits", "centers", "Places", "Number of box centers by position in the image.", center_figure),
     Drawing("Classes", "classes", "Boxes and images", "Images with at least one box of the class.", class_figure),
     Drawing(
         "Classes",
         "shapes",
         "Shapes",
-        "Line: 5 to 95 % of a class's boxes; bar: 25 to 75 %; stroke: the median.",
+        "Line: 5 to 95 % of a class's boxes; bar: 25 to 75 %; tick: the median.",
         shape_figure,
     ),
     Drawing(
@@ -61,7 +61,7 @@ DRAWINGS = (
         "Levels",
         "anchors",
         "Boxes and anchors",
-        "Gray: boxes, darker where there are more. Lines: within them the best anchor reaches that IoU by shape.",
+        "Gray: density of boxes. Inside the lines, the best anchor has at least that IoU by shape.",
         anchor_figure,
     ),
     Drawing(
@@ -71,13 +71,14 @@ DRAWINGS = (
 
 
 def collect_statistics(names: Sequence[str], cfg: CfgNode | None, pixel_format: str | None) -> list[SplitStatistics]:
-    """What is to be known of the splits `names` (registered).
+    """The statistics of the registered splits `names`.
 
-    With `cfg` their boxes are compared with its anchors; with `pixel_format` every image is read. Raises `UserError`.
+    With `cfg`, the boxes are compared with its anchors. With `pixel_format`, every image is read for pixel statistics.
+    Raises `UserError` for data or anchors that cannot be used.
     """
     subjects = []
     for name in names:
-        # Without looking at the images, which a split need not have: boxes are enough.
+        # A split without images is enough if pixels are not needed.
         records = records_of((name,)) if pixel_format else DatasetCatalog.get(name)
         if not records:
             raise UserError(f"{name}: no image; check the data set's paths")
@@ -88,27 +89,27 @@ def collect_statistics(names: Sequence[str], cfg: CfgNode | None, pixel_format: 
 
 
 def write_statistics(subjects: Sequence[SplitStatistics], output: Path, subtitle: str, scale: str = "auto") -> str:
-    """Write statistics.json, statistics.html and a PNG of each figure into `output`; returns the tables as text.
+    """Write statistics.json, statistics.html and a PNG of each plot into `output`; return the tables as text.
 
-    `scale` is that of the bars of the classes, as in `plots.class_figure`.
+    `scale`: see `plots.class_figure`.
     """
     documents = [describe(subject) for subject in subjects]
-    found = tables(documents)
-    sections = [_section(table, subjects, scale) for table in found]
+    all_tables = tables(documents)
+    sections = [_section(table, subjects, scale) for table in all_tables]
     for chart in (item for section in sections for item in section.items if isinstance(item, Chart)):
         write_bytes(output / f"{chart.name}.png", png(chart.figure))
     title = "Statistics of " + ", ".join(subject.boxes.name for subject in subjects)
     write_text(output / "statistics.html", page(title, subtitle, sections))
     write_json(output / "statistics.json", documents, indent=1)
-    return tables_text(found)
+    return tables_text(all_tables)
 
 
 def _section(table: Table, subjects: Sequence[SplitStatistics], scale: str) -> Section:
-    """The table with the figures that belong to it below."""
+    """A section with the table and the plots that belong to it."""
     charts = []
     for item in DRAWINGS:
         if item.table == table.title:
             options = {"scale": scale} if item.draw is class_figure else {}
             charts.append(Chart(item.name, item.title, item.note, item.draw(subjects, **options)))
-    # The section says already what the table is.
+    # Title and note are already those of the section.
     return Section(table.title.lower(), table.title, table.note, [table._replace(title="", note=""), *charts])

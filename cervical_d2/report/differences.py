@@ -1,4 +1,4 @@
-"""Two models on the same images as a section of a page."""
+"""The comparison of two models on the same images as a section of a report page."""
 
 from collections.abc import Sequence
 
@@ -8,16 +8,16 @@ from cervical_d2.evaluation.figures import figure_of, less_is_better, title_of
 from cervical_d2.report.page import Section
 from cervical_d2.report.tables import Table
 
-FIRST = ("coco/mAP", "coco/AR")  # what papers print
+FIRST = ("coco/mAP", "coco/AR")  # the figures that papers print
 RATE = "1"  # the only one of FROC's rates that this short table has
 
 
 def compared(measured: Sequence[Measured], names: Sequence[str]) -> Section:
-    """The first model less the second, the baseline."""
+    """Differences of the first model from the second one, the baseline."""
     differences = {item.name: item for item in compare(measured[1], measured[0])}
     rows = []
     for name in sorted(filter(_in_short_table, differences), key=_place):
-        less = " (less is better)" if less_is_better(name) else ""
+        less = " (lower is better)" if less_is_better(name) else ""
         rows.append([title_of(name) + less, *row(differences[name])[1:]])
     header = [HEADER[0], names[1], names[0], "difference", *HEADER[4:]]
     return Section(
@@ -35,6 +35,6 @@ def _in_short_table(name: str) -> bool:
 
 
 def _place(name: str) -> tuple[bool, bool]:
-    """What papers print comes first, what there is for every class last; otherwise the order is that of the table."""
+    """Sort key: figures that papers print first, figures of single classes last, otherwise in the order of FIGURES."""
     figure = figure_of(name)
     return bool(figure and figure.placeholder == "{class}"), name not in FIRST

@@ -1,4 +1,4 @@
-"""A gallery of truth beside prediction for report.page: its data, and the pictures that lie beside the page.
+"""The gallery of truth beside predictions in a report: its data, and the image files next to the page.
 
 Boxes are XYXY in pixels of the original image.
 """
@@ -20,37 +20,37 @@ from cervical_d2.datasets.formats import Record
 from cervical_d2.evaluation.error_types import KINDS
 from cervical_d2.files import unique_names, write_bytes
 
-# What a detection is, as `error_types`: all but the first and the last are errors. gallery.css has a line for each.
+# The kinds of detections (`error_types`). All but the first and the last are errors. gallery.css has a rule for each.
 MEANINGS: Mapping[str, str] = MappingProxyType(
     {
-        "correct": "right class, right place",
-        "localization": "right class, badly placed",
+        "correct": "correct class and location",
+        "localization": "correct class, poor location",
         "class": "on a cell of another class",
-        "duplicate": "a cell that is found already",
+        "duplicate": "on a cell that is already detected",
         "background": "no cell there",
-        "both": "wrong class and badly placed",
-        "ignored": "in a region to ignore: neither right nor wrong",
+        "both": "wrong class and poor location",
+        "ignored": "in an ignore region: neither right nor wrong",
     }
 )
-# What a true cell is at the slider's score.
+# The states of a true cell at the score of the slider.
 STATES: Mapping[str, str] = MappingProxyType(
     {
         "found": "by a correct detection",
-        "covered": "not found, but a wrong detection lies on it",
-        "missed": "nothing found there",
-        "region": "to be ignored, hatched",
+        "covered": "not found, but a wrong detection overlaps it",
+        "missed": "no detection there",
+        "region": "ignore region, hatched",
     }
 )
 QUALITY = 85  # of the JPEGs
-LONGEST = 80  # characters of a file's name, before its number
+LONGEST = 80  # characters of a file name, without its number
 NEVER = -1.0
 
 
 class TruthBox(NamedTuple):
-    """A true cell, or with `label` -1 a region to ignore.
+    """A true cell, or an ignore region (`label` -1).
 
-    `found` is the score of its correct detection, `covered` the highest score of a wrong detection (of class,
-    localization or both) that lies on it, each -1 if there is none. `point`: the center (x, y) where it is labeled.
+    `found`: score of its correct detection; `covered`: highest score of a wrong detection (class, localization or both)
+    that overlaps it; each -1 if there is none. `point`: center (x, y), if labeled.
     """
 
     box: Sequence[float]
@@ -70,9 +70,9 @@ class FoundBox(NamedTuple):
 
 
 class GalleryImage(NamedTuple):
-    """An image of `width` x `height` px; `file` is its picture's URL relative to the page, of any size.
+    """An image of `width` x `height` px; `file`: URL of its picture, of any size, relative to the page.
 
-    `other`: the detections of a second run.
+    `found`: the detections; `other`: the detections of a second run.
     """
 
     name: str
@@ -86,7 +86,7 @@ class GalleryImage(NamedTuple):
 
 
 class Gallery(NamedTuple):
-    """`score` is where the slider starts, `names` head the panes beside the truth: two if there is a second run."""
+    """A gallery. `score`: initial value of the slider; `names`: titles of the panes beside the truth, one per run."""
 
     classes: Sequence[str]
     score: float
@@ -95,7 +95,7 @@ class Gallery(NamedTuple):
 
 
 def gallery_document(gallery: Gallery) -> dict[str, Any]:
-    """What gallery_model.js reads. Raises `ValueError` for a kind that is none of `KINDS`."""
+    """The data that gallery_model.js reads. Raises `ValueError` for a kind that is not in `KINDS`."""
     colors = [COLORS[label % len(COLORS)] for label in range(len(gallery.classes))]
     return {
         "kinds": KINDS,
@@ -111,7 +111,7 @@ def gallery_document(gallery: Gallery) -> dict[str, Any]:
 
 
 def ink(color: tuple[int, int, int]) -> str:
-    """Black or white, whichever is read better on `color` (RGB): WCAG's relative luminance, where they are equal."""
+    """Black or white, whichever has more contrast on `color` (RGB) by WCAG's relative luminance."""
     linear = [(value / 255) ** 2.2 for value in color]
     luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
     return "#000" if luminance > 0.179 else "#fff"
@@ -138,14 +138,14 @@ def _pixels(values: Sequence[float]) -> Iterator[float]:
 
 
 def _score(value: float) -> float:
-    """Four decimals, downward: a score below a threshold does not rise to it."""
+    """`value` rounded down to four decimals, so that a score below a threshold stays below it."""
     return math.floor(float(value) * 1e4 + 1e-6) / 1e4
 
 
 def write_images(records: Sequence[Record], folder: Path, side: int = 800) -> list[str]:
-    """Write each record's image into `folder`/images as a JPEG of at most `side` px; returns their relative URLs.
+    """Write each record's image into `folder`/images as a JPEG of at most `side` px; return the relative URLs.
 
-    Raises `UserError` for an image that cannot be read.
+    Raises `UserError` if an image cannot be read.
     """
     urls = [f"images/{name}.jpg" for name in safe_names([record["file_name"] for record in records])]
     for record, url in zip(tqdm(records, desc="writing images", unit="image", delay=3), urls, strict=True):
@@ -157,7 +157,7 @@ def write_images(records: Sequence[Record], folder: Path, side: int = 800) -> li
 
 
 def safe_names(files: Sequence[str]) -> list[str]:
-    """A name for each of `files` that is an address as it is and unique in any file system, without extension."""
+    """A name for each of `files`, without extension, that is safe in a URL and unique in any file system."""
     stems = (re.sub(r"[^A-Za-z0-9_-]+", "-", Path(file).stem)[:LONGEST].strip("-") for file in files)
     return unique_names([stem or "image" for stem in stems])
 

@@ -1,4 +1,4 @@
-"""A page of figures, tables and charts in one file, which needs nothing beside it but the pictures of a gallery."""
+"""A self-contained HTML page of figures, tables and charts. Only the images of a gallery are separate files."""
 
 import base64
 import hashlib
@@ -16,16 +16,16 @@ from cervical_d2.report.svg import inline_svg
 from cervical_d2.report.tables import Table
 
 DISCLAIMER = "Research software: not a medical device, not for diagnosis."
-FIGURES_FILE = "figures.json"  # the numbers of a report, beside its page
+FIGURES_FILE = "figures.json"  # the numbers of a report, next to its page
 TEMPLATES = Path(__file__).with_name("templates")
-SHADES = 10  # steps of a heat table, as in report.css
-# What stands in the page; of the gallery's, only where there is one. Each script uses those before it.
+SHADES = 10  # steps of a heat map table, as in report.css
+# Styles and scripts in the page; those of the gallery only if there is one. Scripts depend on the ones before them.
 STYLES, SCRIPTS = ("report.css",), ("report.js",)
 GALLERY_STYLES, GALLERY_SCRIPTS = ("gallery.css",), ("gallery_model.js", "gallery_card.js", "gallery.js")
 
 
 class Card(NamedTuple):
-    """A headline figure: `value` large below its `name`, then its confidence `interval` and a `note`."""
+    """A headline figure: `name`, large `value`, confidence `interval` and `note`."""
 
     name: str
     value: str
@@ -40,7 +40,7 @@ class Cards(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """A PNG `content` under a `title`, with a sentence on what it shows; `name` is its file's, without ".png"."""
+    """A PNG picture with a title and a note; `name` is its file name without ".png"."""
 
     name: str
     title: str
@@ -49,7 +49,7 @@ class Picture(NamedTuple):
 
 
 class Chart(NamedTuple):
-    """A `figure` drawn in the page itself, under a `title`, with a sentence on what it shows."""
+    """A plot that is embedded as SVG, with a title and a note."""
 
     name: str
     title: str
@@ -58,7 +58,7 @@ class Chart(NamedTuple):
 
 
 class Matrix(NamedTuple):
-    """A heat table, as of confusions: `values` is a row for each of `rows`, shaded by their share of its sum."""
+    """A heat map table such as a confusion matrix. Cells are shaded by their share of the row's sum."""
 
     title: str
     note: str
@@ -70,7 +70,7 @@ class Matrix(NamedTuple):
 
 
 class Text(NamedTuple):
-    """Lines as they are, as of a log, folded away."""
+    """Preformatted text such as a log, collapsed by default."""
 
     title: str
     note: str
@@ -81,7 +81,7 @@ Item = Cards | Table | Picture | Chart | Matrix | Text
 
 
 class Section(NamedTuple):
-    """A part of the page; `name` is its address, as in #name: another for each, and not "content" or "gallery"."""
+    """A section of the page. `name` is its anchor (#name): unique, and not "content" or "gallery"."""
 
     name: str
     title: str
@@ -90,14 +90,14 @@ class Section(NamedTuple):
 
 
 class Block(NamedTuple):
-    """A style sheet or script of the page, and what its policy calls it."""
+    """A style sheet or script of the page, and its hash for the content security policy."""
 
     text: Markup
     source: str
 
 
 def page(title: str, subtitle: str, sections: Sequence[Section], gallery: Gallery | None = None) -> str:
-    """HTML of the `sections` in their order, then the `gallery`; every text is escaped."""
+    """The HTML of the `sections`, in order, and of the `gallery`. All text is escaped."""
     styles = [_block(name) for name in STYLES + (GALLERY_STYLES if gallery else ())]
     scripts = [_block(name) for name in SCRIPTS + (GALLERY_SCRIPTS if gallery else ())]
     return ENVIRONMENT.get_template("page.html").render(
@@ -118,7 +118,7 @@ def _block(name: str) -> Block:
 
 
 def _policy(styles: Sequence[Block], scripts: Sequence[Block], images: str) -> str:
-    """What the page may use: these blocks, these images, and nothing else."""
+    """The content security policy: only these blocks and images are allowed."""
     rules = {
         "default-src": "'none'",
         "img-src": images,
@@ -131,7 +131,7 @@ def _policy(styles: Sequence[Block], scripts: Sequence[Block], images: str) -> s
 
 
 def _kind(item: Item) -> str:
-    """The macro of items.html that shows it."""
+    """The name of the macro in items.html for this kind of item."""
     return type(item).__name__.lower()
 
 
@@ -140,18 +140,18 @@ def _data_url(content: bytes) -> str:
 
 
 def _numeric(table: Table) -> list[bool]:
-    """For each column whether it holds numbers alone, which stand on the right."""
+    """For each column, whether it has only numbers, which are right-aligned."""
     return [not any(isinstance(row[place], str) for row in table.rows) for place in range(len(table.header))]
 
 
 def _figures(matrix: Matrix) -> list[list[str]]:
-    """The values as text: counts without decimals, unless there are others."""
+    """The values as text, without decimals if all are whole numbers."""
     counts = all(float(value).is_integer() for row in matrix.values for value in row)
     return [[str(int(value)) if counts else cell_text(float(value)) for value in row] for row in matrix.values]
 
 
 def _shades(matrix: Matrix) -> list[list[int]]:
-    """0 to `SHADES` for each value: its share of its row, rounded up where there is any."""
+    """0 to `SHADES` for each value: its share of the row, rounded up."""
     sums = [sum(value for value in row if value > 0) for row in matrix.values]
     return [
         [-int(-SHADES * value // total) if value > 0 else 0 for value in row]

@@ -1,4 +1,4 @@
-"""Truth beside prediction, as pictures."""
+"""Pictures of truth beside predictions."""
 
 import json
 from collections import defaultdict
@@ -26,10 +26,10 @@ ON_SHEET = 6  # pictures
 
 
 def draw_results(runs: Mapping[str, RunFolder], dataset: str, output: Path, *, score: float, count: int) -> list[Path]:
-    """Draw the last evaluations of `runs`, given by caption, on the registered split `dataset`.
+    """Draw the predictions of the last evaluation of `runs` (by caption) on the registered split `dataset`.
 
-    Writes truth beside all predictions for each of `count` images, spread evenly over the split, and `sheet.png` with
-    the first six. Returns the files. Raises `UserError` if there is no evaluation.
+    Writes a picture with the truth and all predictions for each of `count` images, evenly spaced over the split, and
+    `sheet.png` with the first six. Returns the files. Raises `UserError` if there is no evaluation.
     """
     detections = {caption: _detections(run, dataset, score) for caption, run in runs.items()}
     split = open_split(dataset)
@@ -42,7 +42,7 @@ def draw_results(runs: Mapping[str, RunFolder], dataset: str, output: Path, *, s
 
 
 def _detections(run: RunFolder, dataset: str, score: float) -> dict[Any, list[Record]]:
-    """By image, from `score` on."""
+    """The detections with at least `score`, by image."""
     by_image: dict[Any, list[Record]] = defaultdict(list)
     for row in json.loads(run.evaluated(dataset).read_bytes()):
         if row["score"] >= score:
@@ -51,7 +51,7 @@ def _detections(run: RunFolder, dataset: str, score: float) -> dict[Any, list[Re
 
 
 def spread(items: Sequence[T], count: int) -> list[T]:
-    """Up to `count` of `items`, one an image, evenly from the first to the last. Raises `UserError` if that is none."""
+    """Up to `count` evenly spaced `items`, with the first and the last. Raises `UserError` if there are none."""
     if count < 1 or not len(items):
         raise UserError(f"--count {count} of {len(items)} images: nothing to draw; ask for at least one")
     return [items[i] for i in np.unique(np.linspace(0, len(items) - 1, min(count, len(items))).astype(int))]
@@ -60,7 +60,10 @@ def spread(items: Sequence[T], count: int) -> list[T]:
 def write_pictures(
     output: Path, records: Sequence[Record], pictures: Iterable[np.ndarray], names: Sequence[str], columns: int = 2
 ) -> list[Path]:
-    """A PNG for each of `records`, named after its image, and `sheet.png` with the first six; the files, it first."""
+    """Write a PNG for each of `records`, named after its image, and `sheet.png` with the first six.
+
+    Returns the files, the sheet first.
+    """
     files = picture_names([Path(record["file_name"]) for record in records])
     first: list[np.ndarray] = []
     written: list[Path] = []
@@ -72,7 +75,7 @@ def write_pictures(
 
 
 def strip(record: Record, detections: Mapping[str, Sequence[Record]], names: Sequence[str]) -> np.ndarray:
-    """Truth, then the `detections` of each caption with their scores, side by side; (H, W, 3) uint8 RGB."""
+    """The truth and the `detections` (by caption) with their scores, side by side; (H, W, 3) uint8 RGB."""
     image = read_image(record["file_name"], "RGB")
     boxes = {"truth": truth_boxes(record, names)}
     for caption, rows in detections.items():
@@ -81,7 +84,7 @@ def strip(record: Record, detections: Mapping[str, Sequence[Record]], names: Seq
 
 
 def truth_boxes(record: Record, names: Sequence[str]) -> list[Box]:
-    """The annotations of `record` to draw, regions to ignore and centers included."""
+    """The annotations of `record` as boxes to draw, including ignore regions and centers."""
     return [
         Box(
             BoxMode.convert(annotation["bbox"], annotation["bbox_mode"], BoxMode.XYXY_ABS),
@@ -100,14 +103,14 @@ def _predicted(row: Record, names: Sequence[str]) -> Box:
 
 
 def beside(images: Sequence[np.ndarray]) -> np.ndarray:
-    """`images` ((H, W, 3) uint8) in a row, `GAP` apart, each at its size; white below the lower ones."""
+    """`images` ((H, W, 3) uint8) in a row, `GAP` px apart, aligned at the top, on white."""
     height = max(image.shape[0] for image in images)
     parts = [np.pad(image, ((0, height - image.shape[0]), (0, GAP), (0, 0)), constant_values=255) for image in images]
     return np.hstack(parts)[:, :-GAP]
 
 
 def sheet(pictures: Sequence[np.ndarray], names: Sequence[str], width: int = 1400, columns: int = 2) -> np.ndarray:
-    """Pictures in `columns` of one width, a legend of the classes below; (H, `width`, 3) uint8."""
+    """Pictures in `columns` of equal width, with a legend of the classes below; (H, `width`, 3) uint8."""
     each = (width - GAP * (columns - 1)) // columns
     rows = []
     for start in range(0, len(pictures), columns):
@@ -119,7 +122,7 @@ def sheet(pictures: Sequence[np.ndarray], names: Sequence[str], width: int = 140
 
 
 def fit(image: np.ndarray, width: int, height: int) -> np.ndarray:
-    """`image` (H, W, 3) uint8 at the largest size that fits, in the upper left of (`height`, `width`, 3) white."""
+    """`image` (H, W, 3) uint8 scaled to fit into a white (`height`, `width`, 3) picture, at its upper left."""
     scale = min(width / image.shape[1], height / image.shape[0])
     size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
     canvas = np.full((height, width, 3), 255, np.uint8)
@@ -128,7 +131,7 @@ def fit(image: np.ndarray, width: int, height: int) -> np.ndarray:
 
 
 def captioned(image: np.ndarray, text: str) -> np.ndarray:
-    """`image` (H, W, 3) uint8 below a bar with `text`, which shrinks to the width of the image."""
+    """`image` (H, W, 3) uint8 below a bar with `text`, which is shrunk to fit the width."""
     size = max(0.5, image.shape[1] / 1000)
     room = (image.shape[1] - 8) / max(1, cv2.getTextSize(text, FONT, size, 1)[0][0])
     size *= min(1.0, room)
@@ -138,6 +141,6 @@ def captioned(image: np.ndarray, text: str) -> np.ndarray:
 
 
 def write_picture(path: Path, image: np.ndarray) -> Path:
-    """Write `image` (H, W, 3) uint8 RGB as the PNG `path`; returns `path`."""
+    """Write `image` (H, W, 3) uint8 RGB as the PNG file `path`; return `path`."""
     write_bytes(path, cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes())
     return path

@@ -1,4 +1,4 @@
-"""The statistics of splits as figures: one row or column a split, colors that color-blind people can tell apart."""
+"""Plots of the statistics of splits, with one row or panel per split, in colors for color-blind readers."""
 
 from collections.abc import Sequence
 
@@ -21,17 +21,17 @@ from cervical_d2.report.axes import GRAY, RGB, WIDTHS, log_axis, panels, short
 from cervical_d2.report.summary import OVERLAPS, SplitStatistics
 
 BOXES, IMAGES = RGB[1], RGB[4]
-SKEWED = 50  # times the rarest class: where bars of equal scale would hide it
-PER_BIN = 10  # boxes that a bin of the map of places holds on average, lest it shows chance alone
+SKEWED = 50  # ratio of the largest to the smallest class above which bars get a log scale
+PER_BIN = 10  # average number of boxes per bin of the map of centers; fewer would show only noise
 UNITS = {"width": "width (px)", "height": "height (px)", "area": "area (square px)", "aspect ratio": "height / width"}
 
 
 def class_figure(subjects: Sequence[SplitStatistics], scale: str = "auto") -> Figure:
-    """Boxes and images of each class as paired bars. `scale`: linear, log, or auto: log where classes differ much."""
+    """Boxes and images of each class as paired bars. `scale`: linear, log, or auto (log if classes differ much)."""
     figure, axes = panels(len(subjects), 0.9 + 0.42 * max(len(subject.boxes.classes) for subject in subjects))
-    found = [class_counts(subject.boxes) for subject in subjects]
-    log = scale == "log" or (scale == "auto" and any(_skewed(boxes) for boxes, _ in found))
-    for ax, subject, counts in zip(axes, subjects, found, strict=True):
+    all_counts = [class_counts(subject.boxes) for subject in subjects]
+    log = scale == "log" or (scale == "auto" and any(_skewed(boxes) for boxes, _ in all_counts))
+    for ax, subject, counts in zip(axes, subjects, all_counts, strict=True):
         places = np.arange(len(subject.boxes.classes))
         for values, shift, color, label in zip(counts, (-0.2, 0.2), (BOXES, IMAGES), ("boxes", "images"), strict=True):
             bars = ax.barh(places + shift, values, 0.38, color=color, label=label)
@@ -55,19 +55,19 @@ def _skewed(boxes: Ints) -> bool:
 
 
 def shape_figure(subjects: Sequence[SplitStatistics]) -> Figure:
-    """Widths, heights, areas and aspect ratios of each class: 5, 25, 50, 75 and 95 % of the boxes; a row a split."""
+    """Quantiles (5, 25, 50, 75 and 95 %) of width, height, area and aspect ratio of each class; one row per split."""
     heights = [0.5 + 0.26 * len(subject.boxes.classes) for subject in subjects]
     figure = Figure((WIDTHS[1], sum(heights) + 0.4), layout="constrained")
     grid = figure.subplots(len(subjects), len(MEASURES), squeeze=False, sharex="col", height_ratios=heights)
-    found = [measures(subject.boxes) for subject in subjects]
-    for row, subject, table in zip(grid, subjects, found, strict=True):
+    quantiles = [measures(subject.boxes) for subject in subjects]
+    for row, subject, table in zip(grid, subjects, quantiles, strict=True):
         for ax, values in zip(row, table.values(), strict=True):
             _spread(ax, values)
             ax.set_yticks(range(len(values)), subject.boxes.classes if ax is row[0] else [""] * len(values))
             ax.invert_yaxis()
         row[0].set_title(subject.boxes.name, loc="left", fontsize=10)
     for ax, name in zip(grid[-1], MEASURES, strict=True):
-        every = np.concatenate([table[name].ravel() for table in found])
+        every = np.concatenate([table[name].ravel() for table in quantiles])
         if len(every := every[np.isfinite(every)]):
             log_axis(ax, "x", every.min(), every.max(), most=5)
         ax.set_xlabel(UNITS[name])
@@ -75,7 +75,7 @@ def shape_figure(subjects: Sequence[SplitStatistics]) -> Figure:
 
 
 def _spread(ax: Axes, table: Floats) -> None:
-    """A box plot of (C, 5) quantiles; a class without boxes leaves its line empty."""
+    """A box plot of (C, 5) quantiles. The line of a class without boxes is empty."""
     for label, values in enumerate(table):
         low, first, median, third, high = values
         ax.plot([low, high], [label, label], color=GRAY, linewidth=1)
@@ -85,7 +85,7 @@ def _spread(ax: Axes, table: Floats) -> None:
 
 
 def center_figure(subjects: Sequence[SplitStatistics]) -> Figure:
-    """Where in the image the boxes' middles lie."""
+    """Maps of the box centers."""
     figure, axes = panels(len(subjects), 3.2)
     for ax, subject in zip(axes, subjects, strict=True):
         bins = int(np.clip(np.sqrt(len(subject.boxes.box) / PER_BIN), 5, 20))
@@ -98,7 +98,7 @@ def center_figure(subjects: Sequence[SplitStatistics]) -> Figure:
 
 
 def crowding_figure(subjects: Sequence[SplitStatistics]) -> Figure:
-    """Left how many boxes the images have, right how much the boxes overlap."""
+    """On the left the number of boxes per image, on the right the overlap of the boxes."""
     figure, (crowd, overlap) = panels(2, 3.4)
     top = max(int(boxes_per_image(subject.boxes).max()) for subject in subjects)
     edges = np.arange(0, top + 2, max(1, top // 40)) - 0.5
@@ -146,10 +146,10 @@ def size_figure(subjects: Sequence[SplitStatistics]) -> Figure:
 
 
 def pixel_figure(subjects: Sequence[SplitStatistics]) -> Figure:
-    """How often each value occurs in each channel, with the means."""
-    found = [(subject.boxes.name, subject.pixels) for subject in subjects if subject.pixels]
-    figure, axes = panels(len(found), 3.0)
-    for ax, (name, pixels) in zip(axes, found, strict=True):
+    """Histograms of the pixel values of each channel, with the means."""
+    named = [(subject.boxes.name, subject.pixels) for subject in subjects if subject.pixels]
+    figure, axes = panels(len(named), 3.0)
+    for ax, (name, pixels) in zip(axes, named, strict=True):
         shares = 100 * pixels.histogram / pixels.histogram.sum(axis=1, keepdims=True)
         channels = zip(pixels.format, shares, pixels.mean, pixels.std, strict=True)
         for channel, values, mean, std in channels:

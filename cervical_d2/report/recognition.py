@@ -1,4 +1,4 @@
-"""Examples of what a classifier recognized and what it did not, as pictures."""
+"""Pictures of correctly and wrongly classified cells."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,11 +14,11 @@ from cervical_d2.report.page import Picture, Section
 COLUMNS = 6
 MISTAKES = 18
 TILE = 1.55  # inches
-LONGEST = 22  # letters of a class's name under a picture
+LONGEST = 22  # characters of a class name above a picture
 
 
 def examples(answered: Sequence[Answered]) -> Section | None:
-    """For each class the surest right answers, then the surest wrong ones; None where the images are not there."""
+    """The most confident correct answers of each class, and the most confident mistakes. None if images are missing."""
     classes = answered[0].answers.classes
     rows = [row for fold in answered for row in fold.rows]
     if not all(Path(row["file_name"]).is_file() for row in rows):
@@ -33,10 +33,15 @@ def examples(answered: Sequence[Answered]) -> Section | None:
     items = []
     if shown := [row for part in right if part for row in (*part, *[None] * (COLUMNS - len(part)))]:
         items.append(
-            Picture("right", "Recognized", "A line a class: the surest right answers.", png(_grid(shown, classes)))
+            Picture(
+                "right",
+                "Recognized",
+                "One line per class: the most confident correct answers.",
+                png(_grid(shown, classes)),
+            )
         )
     if wrong:
-        note = f"The surest wrong answers, {min(len(wrong), MISTAKES)} of {len(wrong)}: truth, then what it was called."
+        note = f"The most confident mistakes, {min(len(wrong), MISTAKES)} of {len(wrong)}: true, then predicted class."
         items.append(Picture("wrong", "Mistaken", note, png(_grid(wrong[:MISTAKES], classes))))
     return Section("examples", "Examples", "With the score of the answer.", items)
 

@@ -1,4 +1,4 @@
-"""What corruptions cost a model: a table, a figure, and a sheet that shows the strengths."""
+"""The robustness of a model against corruptions: a table, a plot, and a sheet with examples of the strengths."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -24,10 +24,10 @@ BAR = 20  # px of its caption
 
 
 def robustness_table(title: str, metrics: Metrics) -> str:
-    """AP50 in percent over strengths 0 to 5, its mean over 1 to 5, and the mean's share of that of strength 0.
+    """A table of AP50 in percent at strengths 0 to 5, its mean over 1 to 5, and that mean relative to strength 0.
 
     The last row is the mean of the others. Its mean and share are mPC and rPC of Michaelis et al. (2019), Benchmarking
-    robustness in object detection: the mean over corruptions and strengths, and its share of the undisturbed value.
+    robustness in object detection: the mean over corruptions and strengths, and its share of the clean value.
     """
     clean = metrics[UNDISTURBED]["AP50"]
     rows = np.array([[metrics[item.name, strength]["AP50"] for strength in STRENGTHS] for item in CORRUPTIONS])
@@ -44,12 +44,12 @@ def _figures(clean: float, row: np.ndarray) -> list[float]:
 
 
 def meaning(corruption: Corruption) -> str:
-    """`sigma, px: 0.7 1.2 ...`"""
+    """The unit and values of a corruption as text: `sigma, px: 0.7 1.2 ...`"""
     return f"{corruption.unit}: {' '.join(f'{value:g}' for value in corruption.values)}"
 
 
 def robustness_figure(metrics: Metrics) -> Figure:
-    """A panel for each corruption: AP50 and AP over strength, the undisturbed values dashed."""
+    """A panel for each corruption: AP50 and AP over strength, with the clean values dashed."""
     figure, axes = panels(len(CORRUPTIONS), 2.9)
     for ax, corruption in zip(axes, CORRUPTIONS, strict=True):
         _panel(ax, corruption, metrics)
@@ -72,7 +72,7 @@ def _panel(ax: Axes, corruption: Corruption, metrics: Metrics) -> None:
 
 
 def split_sheet(split: Split, seed: int) -> np.ndarray:
-    """`corruption_sheet` of the first image with a box, or else of the first."""
+    """`corruption_sheet` of the first image with a box, or else of the first image."""
     place = next((place for place, record in enumerate(split.records) if record["annotations"]), 0)
     record = split.records[place]
     box = corners(record["annotations"])[0].tolist() if record["annotations"] else None
@@ -80,9 +80,9 @@ def split_sheet(split: Split, seed: int) -> np.ndarray:
 
 
 def corruption_sheet(image: np.ndarray, box: Sequence[float] | None, *, seed: int, number: int) -> np.ndarray:
-    """A row for each corruption: the part of `image` about `box`, pixel by pixel, as it is and at each strength.
+    """A row for each corruption: the part of `image` around `box`, unscaled, clean and at each strength.
 
-    `image` (H, W, 3) uint8 RGB, of that `number` in its split; `box` XYXY, None for the middle of the image.
+    `image` (H, W, 3) uint8 RGB; `number`: its number in the split; `box` XYXY, or None for the center of the image.
     Returns (H', W', 3) uint8 RGB.
     """
     part = _window(image.shape[:2], box)
@@ -108,7 +108,7 @@ def _window(shape: tuple[int, int], box: Sequence[float] | None) -> tuple[slice,
 
 
 def _captioned(part: np.ndarray, text: str) -> np.ndarray:
-    """`part` below `text`, with a gap to the right and below: (BAR + SIDE + GAP, SIDE + GAP, 3)."""
+    """`part` below `text`, with a gap on the right and below: (BAR + SIDE + GAP, SIDE + GAP, 3)."""
     height, width = part.shape[:2]
     room = ((0, SIDE + GAP - height), (0, SIDE + GAP - width), (0, 0))
     return np.vstack([_caption(text, SIDE + GAP), np.pad(part, room, constant_values=255)])

@@ -1,4 +1,4 @@
-"""What differs between runs: settings, code, data, machine; and their curves over one another."""
+"""Differences between runs (settings, code, data, machine), and their curves in one plot."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -15,14 +15,14 @@ from cervical_d2.report.axes import RGB, panels
 CURVES = ("total_loss", "validation/total_loss", "bbox/AP50", "bbox/AP", "classification/accuracy", "lr", "time")
 FIGURES = ("bbox/AP", "bbox/AP50", "bbox/mAP", "bbox/AR", "validation/total_loss", "total_loss")
 NAMES = {"lr": "learning rate", "time": "seconds per iteration"}
-OF_EVERY_START = ("time", "command", "directory", "resumes")  # differs by nature, and is shown above
+OF_EVERY_START = ("time", "command", "directory", "resumes")  # always different, and shown separately
 WIDEST = 60  # characters of a value in a table
-FEW = 30  # points, which are marked
+FEW = 30  # curves with fewer points get markers
 STYLES = ("-", "--", ":", "-.")
 
 
 def comparison(runs: Sequence[RunFolder]) -> str:
-    """As text: how each run was started, what differs, and the last figures."""
+    """Text: how each run was started, what differs, and the last figures."""
     begun = [(run.name, begin["time"], begin["command"]) for run in runs for begin in run.starts]
     parts = [_titled("starts", tabulate(begun, ("run", "time", "command")))] if begun else []
     rows = list(_different(runs))
@@ -38,7 +38,7 @@ def _titled(title: str, text: str) -> str:
 
 
 def _different(runs: Sequence[RunFolder]) -> Iterator[tuple[str, ...]]:
-    """(what, its value in each run) for each setting and each fact of the last start that is not the same in all."""
+    """(name, value in each run ...) for each setting and each fact of the last start that differs between the runs."""
     keys = dict.fromkeys(name for run in runs[1:] for name, *_ in differences(runs[0].cfg, run.cfg))
     facts = [dict(_flat(run.starts[-1] if run.starts else {})) for run in runs]
     names = dict.fromkeys(name for fact in facts for name in fact if name not in OF_EVERY_START)
@@ -70,7 +70,7 @@ def _short(value: Any) -> str:
 
 
 def _progress(run: RunFolder) -> list[float | int]:
-    """Iterations done, and the last value of each of `FIGURES`, NaN where there is none."""
+    """Iterations done, and the last value of each of `FIGURES`, or NaN."""
     last = {name: value for line in run.metrics for name, value in line.items()}
     return [last.get("iteration", -1) + 1, *(float(last.get(name, float("nan"))) for name in FIGURES)]
 
@@ -80,19 +80,19 @@ def _shown(runs: Sequence[RunFolder]) -> list[str]:
 
 
 def has_curves(runs: Sequence[RunFolder]) -> bool:
-    """Whether there is anything for `curves` to draw."""
+    """Whether any run has values for `curves`."""
     return bool(_shown(runs))
 
 
 def curves(runs: Sequence[RunFolder]) -> Figure:
-    """A panel for each of `CURVES` that a run has, a line for each run, over iterations.
+    """A panel for each of `CURVES` with values, over iterations, with a line for each run.
 
     Raises:
-        UserError: no run has any.
+        UserError: no run has values.
     """
     shown = _shown(runs)
     if not shown:
-        raise UserError(f"{', '.join(run.name for run in runs)}: no line of metrics.json holds a curve yet")
+        raise UserError(f"{', '.join(run.name for run in runs)}: metrics.json has no values to plot yet")
     figure, axes = panels(len(shown), 2.8)
     for ax, name in zip(axes, shown, strict=True):
         for number, run in enumerate(runs):

@@ -1,4 +1,4 @@
-"""What a report tells of the runs behind it: how they learned, their anchors, settings, code and machine."""
+"""Report sections about the runs: learning curves, anchors, settings, code and machine."""
 
 import json
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from cervical_d2.report.summary import split_statistics
 
 
 class Evaluated(NamedTuple):
-    """Predictions, what they are called, and the run that they are of, if any."""
+    """Predictions with their name, and their run, if any."""
 
     name: str
     predictions: Path
@@ -24,10 +24,10 @@ class Evaluated(NamedTuple):
 
 
 def evaluated(source: Path | RunFolder, dataset: str) -> Evaluated:
-    """`source`: the OUTPUT_DIR of a training, or a file of predictions; `dataset`: the registered split.
+    """The predictions of `source`, the OUTPUT_DIR of a run or a file of predictions, on a registered split.
 
     Raises:
-        UserError: there is neither.
+        UserError: `source` has no predictions.
     """
     if isinstance(source, Path) and source.is_file():
         return Evaluated(source.stem, source)
@@ -37,7 +37,7 @@ def evaluated(source: Path | RunFolder, dataset: str) -> Evaluated:
 
 
 def run_sections(sources: Sequence[Evaluated], dataset: str) -> list[Section]:
-    """Of all runs among `sources`; the first one's settings."""
+    """Sections for all runs among `sources`. The anchors and settings are those of the first run."""
     runs = [item.run for item in sources if item.run and item.run.exists]
     if not runs:
         return []
@@ -47,7 +47,7 @@ def run_sections(sources: Sequence[Evaluated], dataset: str) -> list[Section]:
 def _learning(runs: Sequence[RunFolder]) -> Section | None:
     if not has_curves(runs):
         return None
-    note = "The loss of training and of validation, and the figures of each evaluation on the way."
+    note = "Training and validation loss, and the figures of each evaluation."
     return Section("learning", "Learning curves", note, [Chart("learning", "", "", curves(runs))])
 
 
@@ -55,15 +55,15 @@ def _anchors(run: RunFolder, dataset: str) -> Section:
     split = open_split(dataset)
     boxes = arrays_of(dataset, split.classes, split.records)
     subject = split_statistics(boxes, fit_anchors(boxes, run.cfg))
-    note = "Boxes at the size of the test among the anchors of the config, and how well the best one fits by shape."
+    note = "Boxes at test size and the anchors of the config, and how well the best anchor fits by shape."
     return Section("anchors", "Anchors and boxes", note, [Chart("anchors", "", "", anchor_figure([subject]))])
 
 
 def settings_section(runs: Sequence[RunFolder]) -> Section:
-    """Starts of `runs` and differences between them; the config and the machine of the first."""
+    """Starts of `runs` and differences between them; config and environment of the first."""
     first = runs[0]
     items = [Text("What was run", "Starts, what differs between runs, last figures.", comparison(runs))]
-    items.append(Text("Configuration", "config.yaml, resolved: it repeats the run.", first.config_text))
+    items.append(Text("Configuration", "config.yaml, resolved; it reproduces the run.", first.config_text))
     if first.starts:
         items.append(Text("Environment", "run.json: the last start.", json.dumps(first.starts[-1], indent=1)))
     return Section("run", "Configuration and environment", "", items)

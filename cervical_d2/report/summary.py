@@ -1,4 +1,4 @@
-"""The statistics of a split as one document, which becomes JSON and tables."""
+"""The statistics of a split as one document for JSON and tables."""
 
 from typing import Any, NamedTuple
 
@@ -21,13 +21,13 @@ from cervical_d2.files import plain
 
 OVERLAPS = (0.3, 0.5, 0.7)  # IoU: ComparisonDetector's NMS, the final NMS of Detectron2, that of its RPN
 PERCENTILES = tuple(f"p{100 * quantile:g}" for quantile in QUANTILES)
-FITS = (0.5, 0.7)  # IoU: what matches half-way, and what an RPN takes for foreground
+FITS = (0.5, 0.7)  # IoU; 0.7 is the foreground threshold of an RPN
 
 Document = dict[str, Any]
 
 
 class SplitStatistics(NamedTuple):
-    """A split and what was found out about it; `fit` without a config and `pixels` without images are None."""
+    """The statistics of a split. `fit` is None without a config, `pixels` is None without images."""
 
     boxes: SplitBoxes
     overlaps: dict[str, Floats]
@@ -38,12 +38,12 @@ class SplitStatistics(NamedTuple):
 def split_statistics(
     boxes: SplitBoxes, fit: AnchorFit | None = None, pixels: PixelStatistics | None = None
 ) -> SplitStatistics:
-    """With the overlaps, which text and pictures both want."""
+    """The statistics of `boxes`, including their overlaps."""
     return SplitStatistics(boxes, overlaps(boxes), fit, pixels)
 
 
 def describe(subject: SplitStatistics) -> Document:
-    """Everything in numbers, as plain lists and tables; NaN is None, as JSON has no other word for it."""
+    """All statistics as plain dicts and lists of numbers for JSON; NaN becomes None."""
     split = subject.boxes
     crowd, size = boxes_per_image(split), split.size
     document = {
@@ -71,12 +71,12 @@ def describe(subject: SplitStatistics) -> Document:
 
 def _classes(split: SplitBoxes) -> Document:
     boxes, images = class_counts(split)
-    found = measures(split)
+    quantiles = measures(split)
     return {
         name: {
             "boxes": boxes[label],
             "images": images[label],
-            **{measure: dict(zip(PERCENTILES, rows[label], strict=True)) for measure, rows in found.items()},
+            **{measure: dict(zip(PERCENTILES, rows[label], strict=True)) for measure, rows in quantiles.items()},
         }
         for label, name in enumerate(split.classes)
     }

@@ -1,4 +1,4 @@
-"""A figure as SVG inside a page whose policy forbids style attributes and everything from elsewhere."""
+"""Plots as SVG for a page whose content security policy forbids style attributes and external files."""
 
 import io
 import re
@@ -10,21 +10,21 @@ from defusedxml.ElementTree import fromstring
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-PIXELS = 96  # of CSS, in an inch
-WIDE = 560  # px; wider charts are not shrunk below it, lest their text gets too small to read
+PIXELS = 96  # CSS pixels per inch
+WIDE = 560  # px; wider charts are not shrunk below this width, so that their text stays readable
 DROPPED = ("metadata", "style")
-# What Matplotlib says in its <style>, of all elements.
+# Replaces Matplotlib's <style>, which applies to all elements.
 INHERITED = {"font-family": "system-ui, sans-serif", "stroke-linejoin": "round", "stroke-linecap": "butt"}
 REFERENCE = re.compile(r"(?<=url\(#)[^)]+")
-# Older Matplotlib writes the shorthand, which is no presentation attribute: `italic bold 10px 'DejaVu Sans', Arial`.
+# Older Matplotlib writes the shorthand, which is not a presentation attribute: `italic bold 10px 'DejaVu Sans', Arial`.
 FONT = re.compile(r"(?P<words>.*?)(?P<size>[\d.]+px) ")
 
 
 def inline_svg(figure: Figure, label: str, prefix: str = "chart") -> Markup:
-    """`figure` as an <svg> that needs no style sheet; `label` is read out in its place.
+    """`figure` as an <svg> element without a style sheet; `label`: text for screen readers.
 
-    Its text stays text, in the system's font. The ids in it begin with `prefix`, so that charts that differ in it can
-    stand in one page. It is as wide as the figure (96 px an inch) where there is room.
+    Text stays text, in the system's font. All ids start with `prefix`, which must be unique in the page. The width is
+    that of the figure (96 px per inch) if there is room.
     """
     buffer = io.BytesIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "cervical_d2"}):
@@ -41,7 +41,7 @@ def inline_svg(figure: Figure, label: str, prefix: str = "chart") -> Markup:
 
 
 def _clean(element: ElementTree.Element) -> None:
-    """No namespaces, which HTML does without, no styles, nothing for other programs, no blank text; in place."""
+    """Remove namespaces, styles, metadata and blank text, in place."""
     element.tag = _local(element.tag)
     for child in list(element):
         if _local(child.tag) in DROPPED:
@@ -60,20 +60,20 @@ def _local(name: str) -> str:
 
 
 def _presentation(style: str) -> Iterator[tuple[str, str]]:
-    """The attributes that say what the declarations of `style` say; all but the family of fonts."""
+    """The declarations of `style` as presentation attributes, without font families."""
     for declaration in filter(None, map(str.strip, style.split(";"))):
         name, _, value = declaration.partition(":")
         value = value.strip()
-        if name == "font" and (found := FONT.match(value)):
-            yield "font-size", found["size"]
-            for word in found["words"].split():
+        if name == "font" and (font := FONT.match(value)):
+            yield "font-size", font["size"]
+            for word in font["words"].split():
                 yield "font-style" if word in ("italic", "oblique") else "font-weight", word
         elif name != "font-family":
             yield name, value
 
 
 def _name(root: ElementTree.Element, prefix: str) -> None:
-    """Drop the ids that nothing refers to and put `prefix` before the others; in place."""
+    """Remove unused ids and add `prefix` to the others, in place."""
     used = {name for element in root.iter() for name in _references(element)}
     for element in root.iter():
         if "href" in element.attrib and element.attrib["href"].startswith("#"):

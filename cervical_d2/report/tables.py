@@ -1,4 +1,4 @@
-"""The documents of `summary.describe` as tables for people, several splits side by side."""
+"""The documents of `summary.describe` as tables, several splits side by side."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
@@ -13,7 +13,7 @@ MEASURED: Mapping[str, str] = MappingProxyType(
 
 
 class Table(NamedTuple):
-    """`note` says what the columns mean."""
+    """A table; `note` explains the columns."""
 
     title: str
     note: str
@@ -22,18 +22,18 @@ class Table(NamedTuple):
 
 
 def tables(documents: Sequence[Document]) -> list[Table]:
-    """What `describe` returned for each split, several splits side by side."""
-    found = [_overview(documents), _class_table(documents), _overlap_table(documents)]
+    """The tables of the documents that `describe` returned, one for each split."""
+    result = [_overview(documents), _class_table(documents), _overlap_table(documents)]
     if any("anchors" in document for document in documents):
-        found += [_anchor_table(documents), _level_table(documents)]
+        result += [_anchor_table(documents), _level_table(documents)]
     if any("pixels" in document for document in documents):
-        found.append(_pixel_table(documents))
-    return found
+        result.append(_pixel_table(documents))
+    return result
 
 
-def tables_text(found: Sequence[Table]) -> str:
-    """The tables for a terminal."""
-    return "\n\n".join(f"{table.title} ({table.note})\n\n{aligned(table.header, table.rows)}" for table in found)
+def tables_text(parts: Sequence[Table]) -> str:
+    """The tables as text for a terminal."""
+    return "\n\n".join(f"{table.title} ({table.note})\n\n{aligned(table.header, table.rows)}" for table in parts)
 
 
 def _overview(documents: Sequence[Document]) -> Table:
@@ -62,23 +62,23 @@ def _overview(documents: Sequence[Document]) -> Table:
 
 def _class_table(documents: Sequence[Document]) -> Table:
     rows = [
-        [name, item["name"], found["boxes"], found["images"], *(_spread(found[measure]) for measure in MEASURED)]
-        for name, item, found in _by_class([(item, item["classes"]) for item in documents])
+        [name, item["name"], row["boxes"], row["images"], *(_spread(row[measure]) for measure in MEASURED)]
+        for name, item, row in _by_class([(item, item["classes"]) for item in documents])
     ]
     header = ["class", "split", "boxes", "images", *MEASURED.values()]
     return Table("Classes", "5 % / median / 95 % of the boxes, in px of the image", header, rows)
 
 
-def _spread(found: Document) -> str:
-    values = [found[percentile] for percentile in ("p5", "p50", "p95")]
+def _spread(quantiles: Document) -> str:
+    values = [quantiles[percentile] for percentile in ("p5", "p50", "p95")]
     return "-" if None in values else " / ".join(f"{value:.2f}" if value < 10 else f"{value:.0f}" for value in values)
 
 
 def _overlap_table(documents: Sequence[Document]) -> Table:
     rows = [
-        [item["name"], scope, *(_percent(value) for value in found.values())]
+        [item["name"], scope, *(_percent(value) for value in shares.values())]
         for item in documents
-        for scope, found in item["overlap"].items()
+        for scope, shares in item["overlap"].items()
     ]
     note = "% of boxes whose IoU with another of their image reaches a threshold, where NMS would take one of the two"
     return Table("Overlap", note, ["split", "with boxes of", *(f"% >= {threshold}" for threshold in OVERLAPS)], rows)
@@ -88,8 +88,8 @@ def _anchor_table(documents: Sequence[Document]) -> Table:
     parts = [("all", item, item["anchors"]["all"]) for item in documents]
     parts += _by_class([(item, item["anchors"]["classes"]) for item in documents])
     rows = [
-        [name, item["name"], _number(found["mean"]), *(_percent(found[f"{threshold}"]) for threshold in FITS)]
-        for name, item, found in parts
+        [name, item["name"], _number(fits["mean"]), *(_percent(fits[f"{threshold}"]) for threshold in FITS)]
+        for name, item, fits in parts
     ]
     note = "IoU by shape of each box, at the test size, with its best anchor"
     return Table("Anchors", note, ["class", "split", "mean IoU", *(f"% >= {threshold}" for threshold in FITS)], rows)
@@ -115,7 +115,7 @@ def _pixel_table(documents: Sequence[Document]) -> Table:
 
 
 def _by_class(parts: Sequence[tuple[Document, Document]]) -> Iterator[tuple[str, Document, Any]]:
-    """(class, split, what is said of it) of (split, table by class), the splits of a class below one another."""
+    """(class, split, entry) from (split, entries by class), grouped by class."""
     for name in dict.fromkeys(name for _, table in parts for name in table):
         yield from ((name, item, table[name]) for item, table in parts if name in table)
 

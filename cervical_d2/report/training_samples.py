@@ -1,4 +1,4 @@
-"""What the network gets in training: the loader's own presentations beside the images they are made of."""
+"""Pictures of training samples, as the loader makes them, beside their original images."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,33 +19,33 @@ from cervical_d2.draw import Box, draw_boxes
 from cervical_d2.errors import UserError
 from cervical_d2.report.pictures import beside, captioned, spread, truth_boxes, write_pictures
 
-DRAWS = 3  # presentations beside each image
-HIGHEST = 480  # px of a panel in a row of presentations
-LEGIBLE = 400  # px of the longer side of a picture with letters on it
+DRAWS = 3  # training samples beside each image
+HIGHEST = 480  # px; largest height of a panel in a row of training samples
+LEGIBLE = 400  # px; least longer side of a picture with text on it
 
 
 def draw_truth(dataset: str, output: Path, count: int) -> list[Path]:
-    """Draw `count` images of the registered split, spread evenly, with their annotations, and a sheet of the first six.
+    """Draw `count` evenly spaced images of the registered split with their annotations, and a sheet of the first six.
 
-    A set of boxes without images is drawn on light gray. Returns the files, the sheet first. Raises `UserError` before
-    anything is written.
+    Boxes without images are drawn on light gray. Returns the files, the sheet first. Raises `UserError` before anything
+    is written.
     """
     names = MetadataCatalog.get(dataset).thing_classes
     if has_images(dataset):
         chosen, read = readable(spread(records_of((dataset,)), count)), image_of
     else:
         chosen, read = spread(DatasetCatalog.get(dataset), count), blank
-    # Single cells are too small for letters at their own size.
+    # Images of single cells are enlarged, so that text fits.
     scales = (max(1.0, LEGIBLE / max(record["height"], record["width"])) for record in chosen)
     drawn = (truth(record, read(record), names, scale) for record, scale in zip(chosen, scales, strict=True))
     return write_pictures(output, chosen, drawn, names)
 
 
 def draw_training_samples(dataset: str, output: Path, cfg: CfgNode, count: int, draws: int = DRAWS) -> list[Path]:
-    """As `draw_truth`, with the first `draws` presentations of each image beside it.
+    """`draw_truth` with the first `draws` training samples of each image beside it.
 
-    They are those of a training with `cfg`, from its first iteration on: the same seed, order and augmentations. Where
-    `dataset` is not among `cfg.DATASETS.TRAIN`, of a training with it alone. `cfg` is changed.
+    They are the samples of a training with `cfg` from its first iteration on: same seed, order and augmentations. If
+    `dataset` is not in `cfg.DATASETS.TRAIN`, they are those of a training on `dataset` only. `cfg` is changed.
     """
     if draws < 1 or cfg.SEED < 0:
         raise UserError(f"--draws {draws} --seed {cfg.SEED}: write at least 1 and 0")
@@ -56,36 +56,36 @@ def draw_training_samples(dataset: str, output: Path, cfg: CfgNode, count: int, 
     wanted = {record["file_name"] for record in records_of((dataset,))}
     places = [place for place, record in enumerate(loader.dataset.records) if record["file_name"] in wanted]
     chosen = readable(spread([{**loader.dataset.records[place], "place": place} for place in places], count))
-    found = training_samples(loader.plan, [record["place"] for record in chosen], draws)
-    rows = (row(record, loader, found[record["place"]], names, cfg.INPUT.FORMAT) for record in chosen)
+    times = training_samples(loader.plan, [record["place"] for record in chosen], draws)
+    rows = (row(record, loader, times[record["place"]], names, cfg.INPUT.FORMAT) for record in chosen)
     return write_pictures(output, chosen, rows, names, columns=1)
 
 
 def readable(records: Sequence[Record]) -> Sequence[Record]:
-    """`records`, after reading their images: one that is broken is told before anything is written."""
+    """`records`, after reading their images, so that a broken image raises before anything is written."""
     for record in records:
         image_of(record)
     return records
 
 
 def training_samples(plan: BatchPlan, images: Sequence[int], draws: int) -> dict[int, list[tuple[int, int]]]:
-    """{image: [(iteration, position)]}: when the `plan` presents each of `images` (indices) the first `draws` times."""
-    found: dict[int, list[tuple[int, int]]] = {image: [] for image in images}
+    """{image: [(iteration, position)]}: the first `draws` times at which the `plan` uses each of `images` (indices)."""
+    times: dict[int, list[tuple[int, int]]] = {image: [] for image in images}
     iteration = 0
-    while any(len(times) < draws for times in found.values()):
+    while any(len(of_image) < draws for of_image in times.values()):
         for position, image in plan.batch_at(iteration):
-            if image in found and len(found[image]) < draws:
-                found[image].append((iteration, position))
+            if image in times and len(times[image]) < draws:
+                times[image].append((iteration, position))
         iteration += 1
-    return found
+    return times
 
 
 def row(
     record: Record, loader: TrainLoader, times: Sequence[tuple[int, int]], names: Sequence[str], image_format: str
 ) -> np.ndarray:
-    """`record` with its annotations, then its presentations at `times`; (H, W, 3) uint8 RGB.
+    """`record` with its annotations, then its training samples at `times`; (H, W, 3) uint8 RGB.
 
-    The presentations are at one scale, so that their sizes can be compared; the image is as high as the highest.
+    All samples have the same scale, so that their sizes can be compared. The image is as high as the highest sample.
     """
     samples = [_sample(loader, position, record["place"]) for _, position in times]
     highest = max(sample["image"].shape[1] for sample in samples)
@@ -104,24 +104,24 @@ def _sample(loader: TrainLoader, position: int, image: int) -> dict[str, Any]:
 
 
 def image_of(record: Record) -> np.ndarray:
-    """(H, W, 3) uint8 RGB. Raises `UserError` if it cannot be read."""
+    """The image of `record`, (H, W, 3) uint8 RGB. Raises `UserError` if it cannot be read."""
     return read_image(record["file_name"], "RGB")
 
 
 def blank(record: Record) -> np.ndarray:
-    """Light gray of the size of `record`; (H, W, 3) uint8."""
+    """A light gray image of the size of `record`; (H, W, 3) uint8."""
     return np.full((record["height"], record["width"], 3), 240, np.uint8)
 
 
 def truth(record: Record, image: np.ndarray, names: Sequence[str], scale: float = 1.0) -> np.ndarray:
-    """`image` with the annotations of `record` below its name, size and number of boxes; (H, W, 3) uint8 RGB."""
+    """`image` with the annotations of `record`, below a caption with name, size and number of boxes; uint8 RGB."""
     return _panel(image, truth_boxes(record, names), Path(record["file_name"]).stem, scale)
 
 
 def presented(
     sample: dict[str, Any], names: Sequence[str], image_format: str, title: str, scale: float = 1.0
 ) -> np.ndarray:
-    """What a mapper made, as a person sees it, with the boxes that the network is given; (H, W, 3) uint8 RGB."""
+    """A mapper's `sample` as a picture with its boxes; (H, W, 3) uint8 RGB."""
     pixels = sample["image"].permute(1, 2, 0).numpy()
     image = np.clip(convert_image_to_rgb(pixels, image_format), 0, 255).round().astype(np.uint8)
     given, classes = sample["instances"].gt_boxes.tensor.tolist(), sample["instances"].gt_classes.tolist()
@@ -130,7 +130,7 @@ def presented(
 
 
 def _panel(image: np.ndarray, boxes: Sequence[Box], title: str, scale: float) -> np.ndarray:
-    """Drawn after scaling, so that lines and letters stay readable; the caption tells the size before."""
+    """Draw boxes after scaling, so that lines and text stay readable. The caption gives the size before scaling."""
     height, width = image.shape[:2]
     counted = sum(item.category_id >= 0 for item in boxes)
     title += f": {width} x {height} px, {counted} box{'es' * (counted != 1)}"

@@ -1,1 +1,1 @@
-"""Checkpoints of other libraries -> ours: one file a library."""
+"""Conversion of checkpoints of other libraries, one module per library."""

@@ -1,6 +1,6 @@
-"""What renaming does not settle: the order of rows, classes that are none, the eps of BatchNorm.
+"""Changes of weights besides renaming: order of rows, placeholder classes, eps of BatchNorm.
 
-A anchors a cell, K classes; a state is in Detectron2's names.
+A anchors per cell, K classes; a state has Detectron2's names.
 """
 
 import torch
@@ -12,7 +12,7 @@ BACKGROUND, NO_CLASS = "__background__", "N/A"
 
 
 def with_eps(state: State, eps: float) -> State:
-    """The same BatchNorm for a network that adds `DETECTRON2_EPS` to the variance where theirs added `eps`."""
+    """Adjust the variances of BatchNorm, trained with `eps`, for a network that uses `DETECTRON2_EPS`."""
     if eps == DETECTRON2_EPS:
         return state
     return {
@@ -21,7 +21,7 @@ def with_eps(state: State, eps: float) -> State:
 
 
 def with_statistics(state: State) -> State:
-    """Caffe2 has folded the statistics of BatchNorm into weight and bias: those of an identity beside them."""
+    """Add statistics of an identity, because Caffe2 has folded those of BatchNorm into weight and bias."""
     norms = {key.removesuffix("weight"): value for key, value in state.items() if key.endswith("norm.weight")}
     means = {f"{norm}running_mean": torch.zeros_like(value) for norm, value in norms.items()}
     variances = {f"{norm}running_var": torch.full_like(value, 1 - DETECTRON2_EPS) for norm, value in norms.items()}
@@ -29,7 +29,7 @@ def with_statistics(state: State) -> State:
 
 
 def torchvision_classes(rows: int) -> list[int]:
-    """Which of torchvision's `rows` are classes: not 0, the background, nor the ten numbers that COCO never gave."""
+    """The indices of torchvision's `rows` that are classes: not the background (0), nor COCO's ten unused numbers."""
     from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 
     coco = FasterRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"]
@@ -38,7 +38,7 @@ def torchvision_classes(rows: int) -> list[int]:
 
 
 def background_last(state: State, head: str) -> State:
-    """torchvision's box predictor under the prefix `head`, background first -> last and without a box."""
+    """Move the background of torchvision's box predictor (prefix `head`) from first to last, and remove its box."""
     amended = dict(state)
     for leaf in ("weight", "bias"):
         scores, deltas = state[f"{head}cls_score.{leaf}"], state[f"{head}bbox_pred.{leaf}"]
@@ -49,7 +49,7 @@ def background_last(state: State, head: str) -> State:
 
 
 def without_background(state: State, layer: str, anchors: int) -> State:
-    """torchvision's RetinaNet scores a background that it never learns: `layer` with A * K of its A * (K + 1) rows."""
+    """Remove the untrained background scores of torchvision's RetinaNet: A * K of A * (K + 1) rows of `layer` stay."""
     amended = dict(state)
     for leaf in ("weight", "bias"):
         rows = state[f"{layer}.{leaf}"].unflatten(0, (anchors, -1))
@@ -58,7 +58,7 @@ def without_background(state: State, layer: str, anchors: int) -> State:
 
 
 def size_major(state: State, layers: tuple[str, ...], ratios: int, sizes: int) -> State:
-    """Layers whose anchors go ratio by ratio, r * sizes + s, in Detectron2's order, s * ratios + r."""
+    """Reorder the anchors of `layers` from r * sizes + s to Detectron2's order, s * ratios + r."""
     amended = dict(state)
     for key in (f"{layer}.{leaf}" for layer in layers for leaf in ("weight", "bias")):
         amended[key] = state[key].unflatten(0, (ratios, sizes, -1)).transpose(0, 1).flatten(0, 2)

@@ -1,4 +1,4 @@
-"""Checkpoints of other libraries in Detectron2's layout."""
+"""Converts checkpoints of other libraries to Detectron2's layout."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -16,7 +16,7 @@ from cervical_d2.errors import UserError
 
 
 class Converted(NamedTuple):
-    """The kind of checkpoint, its weights in Detectron2's names, their settings, and what differs all the same."""
+    """A converted checkpoint: its kind, weights with Detectron2's names, settings, and notes on what still differs."""
 
     name: str
     state: State
@@ -25,17 +25,17 @@ class Converted(NamedTuple):
 
 
 def convert(loaded: Mapping[str, Any], where: str, options: Options | None = None) -> Converted:
-    """What `load_file` read, in Detectron2's layout; with `backbone_only`, what is under `backbone.bottom_up`.
+    """Convert a checkpoint read by `load_file`. With `backbone_only`, only the weights of `backbone.bottom_up`.
 
     Raises:
-        UserError: of no known layout, with weights that have no place, or ambiguous without one of `options`.
+        UserError: the layout is unknown, weights have no counterpart, or an option is needed to resolve an ambiguity.
     """
     source = SourceCheckpoint(where, weights_of(loaded), loaded, options or Options())
     layout = find_layout(source.weights)
     if layout is None:
         first = next(iter(source.weights), "no tensors")
         raise UserError(
-            f"{where}: of no known layout (it begins with {first}); known: {', '.join(kind.name for kind in LAYOUTS)}"
+            f"{where}: unknown layout (it begins with {first}); known: {', '.join(kind.name for kind in LAYOUTS)}"
         )
     settings = dict(layout.settings(source))
     names = renamed(layout, source)
@@ -49,10 +49,10 @@ def convert(loaded: Mapping[str, Any], where: str, options: Options | None = Non
 
 
 def weights_of(loaded: Mapping[str, Any]) -> State:
-    """The tensors of a checkpoint, out of whatever it wraps them in, by module and leaf: `layer1.0.conv1.weight`."""
+    """The tensors of a checkpoint, unwrapped, by module and leaf, such as `layer1.0.conv1.weight`."""
     state: Any = loaded
     if "cervical_d2" in loaded and "ema" in loaded:
-        state = loaded["ema"]["average"]  # what was evaluated
+        state = loaded["ema"]["average"]  # the evaluated weights
     for wrapping in ("state_dict", "model", "blobs"):
         state = state[wrapping] if isinstance(state.get(wrapping), Mapping) else state
     tensors = {str(key): _tensor(value) for key, value in state.items() if isinstance(value, torch.Tensor | np.ndarray)}
@@ -64,7 +64,7 @@ def _tensor(value: torch.Tensor | np.ndarray) -> torch.Tensor:
 
 
 def _dotted(key: str) -> str:
-    """A name of Caffe2 in modules; all others have dots already."""
+    """A Caffe2 name with dots. Names of other libraries already have them."""
     endings = CAFFE2_ENDINGS if "." not in key else ()
     for theirs, ours in endings:
         if key.endswith(theirs):
@@ -73,22 +73,22 @@ def _dotted(key: str) -> str:
 
 
 def find_layout(weights: State) -> Layout | None:
-    """The first kind of checkpoint whose modules are all there."""
+    """The first layout whose modules are all in `weights`, or None."""
     kinds = (kind for kind in LAYOUTS if all(f"{module}.weight" in weights for module in kind.known_by))
     return next(kinds, None)
 
 
 def is_foreign(loaded: Mapping[str, Any]) -> bool:
-    """Whether a checkpoint must be converted before Detectron2 can use it."""
+    """Whether a checkpoint must be converted for Detectron2."""
     layout = find_layout(weights_of(loaded))
     return "state_dict" in loaded or (layout is not None and not layout.detectron2)
 
 
 def renamed(layout: Layout, source: SourceCheckpoint) -> State:
-    """The weights by our names, of the backbone alone if so asked.
+    """The weights with Detectron2's names, or only those of the backbone with `backbone_only`.
 
     Raises:
-        UserError: some weights have no place in Detectron2's model of that kind.
+        UserError: some weights have no counterpart in Detectron2's model.
     """
     state, left = {}, []
     for key, value in source.weights.items():
@@ -102,7 +102,7 @@ def renamed(layout: Layout, source: SourceCheckpoint) -> State:
         left = [key for key in left if key.startswith(layout.parts[0].theirs)]
         state = {key: value for key, value in state.items() if key.startswith(BOTTOM_UP)}
     if left:
-        cure = "; its backbone may do: --backbone-only"
+        cure = "; try its backbone only: --backbone-only"
         raise UserError(
             f"{source.where}: {layout.name}, with weights that have no place in Detectron2's ({len(left)}, first "
             f"{left[0]}){'' if source.options.backbone_only else cure}"
@@ -111,7 +111,7 @@ def renamed(layout: Layout, source: SourceCheckpoint) -> State:
 
 
 def our_name(key: str, parts: Iterable[Part]) -> str | None:
-    """Detectron2's name of a weight, None if no row has it."""
+    """Detectron2's name of a weight, or None if no row matches."""
     module, _, leaf = key.rpartition(".")
     for part in parts:
         for pattern, ours in part.rows if module.startswith(part.theirs) else ():

@@ -1,4 +1,4 @@
-"""Detectron2's own files and the ImageNet weights of its predecessor: only their input is to be found out."""
+"""Detectron2's own files, and ImageNet weights of its predecessor. Only their input settings must be determined."""
 
 from cervical_d2.checkpoint.conversion.amend import State
 from cervical_d2.checkpoint.conversion.input_settings import INPUT_KEYS, STYLES, Settings, by_pixels
@@ -19,7 +19,7 @@ HEAD_KEYS = (
 
 
 def settings_of_run(source: SourceCheckpoint, keys: tuple[str, ...]) -> Settings:
-    """From the config that our own files carry; {} for others."""
+    """The values of `keys` from the config in a checkpoint of ours; {} for other files."""
     about = source.part("cervical_d2")
     if "config" not in about:
         return {}
@@ -28,16 +28,16 @@ def settings_of_run(source: SourceCheckpoint, keys: tuple[str, ...]) -> Settings
 
 
 def input_settings(source: SourceCheckpoint) -> Settings:
-    """From its config, the statistics of pixels in old files, or whoever wrote it.
+    """The input settings, from the config, the pixel statistics in old files, or the author of the file.
 
     Raises:
-        UserError: nothing tells.
+        UserError: the file has none of them.
     """
     author = source.beside.get("__author__")
     if source.options.style:
         return STYLES[source.options.style]
-    if told := settings_of_run(source, INPUT_KEYS):
-        return told
+    if settings := settings_of_run(source, INPUT_KEYS):
+        return settings
     if "pixel_mean" in source.weights:
         return by_pixels(*(source.weights[key].flatten().tolist() for key in ("pixel_mean", "pixel_std")))
     if author == "torchvision":
@@ -45,22 +45,22 @@ def input_settings(source: SourceCheckpoint) -> Settings:
     if author == "Detectron2 Model Zoo":
         return caffe2_settings(source)
     raise UserError(
-        f"{source.where}: does not tell its input; say --style pytorch, caffe or resnext, by FORMAT and STRIDE_IN_1X1 "
+        f"{source.where}: has no input settings; add --style pytorch, caffe or resnext, by FORMAT and STRIDE_IN_1X1 "
         "of the config.yaml beside it: RGB and False, BGR and True, BGR and False"
     )
 
 
 def caffe2_settings(source: SourceCheckpoint) -> Settings:
-    """Those of the ResNets of MSRA, or of the ResNeXt of FAIR, which alone has groups."""
+    """The input settings of MSRA's ResNets, or of FAIR's ResNeXt if the convolutions have groups."""
     (convolution,) = (source.weights[name] for name in GROUPED_CONVOLUTIONS if name in source.weights)
     plain = len(convolution) == convolution.shape[1]
     return STYLES[source.options.style or ("caffe" if plain else "resnext")]
 
 
 def head(state: State, source: SourceCheckpoint) -> Head:
-    """In the model zoo only the anchors of RetinaNet are others than in our configs, which round them."""
-    if told := settings_of_run(source, HEAD_KEYS):
-        return Head(state, told)
+    """The head settings. In the model zoo, only RetinaNet's anchors differ from our configs, which round them."""
+    if settings := settings_of_run(source, HEAD_KEYS):
+        return Head(state, settings)
     if "head.cls_score.weight" not in state:
         return Head(state, {})
     sizes = [[round(size * 2 ** (octave / 3), 4) for octave in range(3)] for size in (32, 64, 128, 256, 512)]

@@ -1,4 +1,4 @@
-"""torchvision's detectors: background first, anchors rounded, BatchNorm frozen at an eps that no file tells."""
+"""torchvision's detectors: background first, rounded anchors, frozen BatchNorm with an eps that is not in the file."""
 
 from cervical_d2.checkpoint.conversion.amend import (
     DETECTRON2_EPS,
@@ -31,15 +31,15 @@ NOTE_CLASSES = "torchvision's background row is moved or dropped, and of 91 COCO
 
 
 def input_settings(source: SourceCheckpoint) -> Settings:
-    """All its weights want the same input."""
+    """The input settings, which are the same for all of torchvision's weights."""
     return STYLES[source.options.style or "pytorch"]
 
 
 def frozen_eps(source: SourceCheckpoint) -> float:
-    """0 for its COCO files, which were trained with BatchNorm frozen at that; else what torch adds.
+    """The eps of BatchNorm: 0 for COCO files, whose frozen BatchNorm used it; torch's default for trained BatchNorm.
 
     Raises:
-        UserError: the file has another number of classes, and its BatchNorm was frozen at one or the other.
+        UserError: the file has frozen BatchNorm and another number of classes, so that eps is unknown.
     """
     if any(key.endswith("num_batches_tracked") for key in source.weights):
         return DETECTRON2_EPS
@@ -48,13 +48,13 @@ def frozen_eps(source: SourceCheckpoint) -> float:
     if len(boxes) == COCO_ROWS or len(cells) == 3 * len(RATIOS) * COCO_ROWS:
         return 0.0
     raise UserError(
-        f"{source.where}: its BatchNorm was frozen, with an eps that the file does not tell; say --bn-eps 0 if the "
-        "training began with torchvision's COCO weights, --bn-eps 1e-5 if with those of ImageNet"
+        f"{source.where}: its BatchNorm was frozen, with an eps that is not in the file; add --bn-eps 0 if the "
+        "training started from torchvision's COCO weights, --bn-eps 1e-5 if from ImageNet weights"
     )
 
 
 def faster_rcnn(state: State, source: SourceCheckpoint) -> Head:
-    """RoIAlign is the old one there, with two by two samples."""
+    """The head of a Faster R-CNN. torchvision's RoIAlign is not aligned and uses 2 x 2 samples."""
     sizes = [[float(size)] for size in SIZES]
     anchors = anchor_settings(sizes, RATIOS, state, RPN_LAYERS, source.where)
     settings = {**anchors, **pooler_settings(aligned=False, sampling_ratio=2)}
@@ -62,7 +62,7 @@ def faster_rcnn(state: State, source: SourceCheckpoint) -> Head:
 
 
 def retinanet(state: State, source: SourceCheckpoint) -> Head:
-    """Its sizes are cut to whole pixels; anchors go ratio by ratio."""
+    """The head of a RetinaNet, with anchor sizes truncated to whole pixels and anchors reordered."""
     sizes = [[float(int(size * 2 ** (octave / 3))) for octave in range(3)] for size in SIZES]
     anchors = anchor_settings(sizes, RATIOS, state, RETINANET_LAYERS, source.where)
     amended = without_background(state, "head.cls_score", len(sizes[0]) * len(RATIOS))

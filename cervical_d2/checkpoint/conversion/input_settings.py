@@ -1,6 +1,6 @@
-"""The settings that belong to weights. Wrong ones cost more than wrong weights, and silently.
+"""The settings that belong to weights. Wrong settings degrade results silently.
 
-A settings table is {dotted key of the config: value}.
+A settings table is {dotted config key: value}.
 """
 
 import json
@@ -21,7 +21,7 @@ def style_settings(channels: str, mean: Iterable[float], std: Iterable[float], s
     return dict(zip(INPUT_KEYS, (channels, list(mean), list(std), stride_in_1x1), strict=True))
 
 
-# `pytorch` and `caffe` are mmdetection's words for where the stride is; each kind of weights came with its own pixels.
+# `pytorch` and `caffe` are mmdetection's names for the place of the stride. Each comes with its own pixel statistics.
 STYLES = {
     "pytorch": style_settings("RGB", RGB_MEAN, RGB_STD, False),
     "caffe": style_settings("BGR", RGB_MEAN[::-1], [1.0, 1.0, 1.0], True),
@@ -39,10 +39,10 @@ RESNETS: dict[tuple[tuple[int, ...], int], int] = {
 
 
 def resnet_settings(state: State, where: str) -> Settings:
-    """Depth and widths, read off the shapes under `backbone.bottom_up`.
+    """Depth and widths, from the shapes of the weights under `backbone.bottom_up`.
 
     Raises:
-        UserError: it is no ResNet that Detectron2 builds.
+        UserError: it is not a ResNet that Detectron2 can build.
     """
     keys = [key.removeprefix(BOTTOM_UP).split(".") for key in state if key.startswith(f"{BOTTOM_UP}res")]
     stages = sorted({"res2", "res3", "res4", "res5", *(key[0] for key in keys)})
@@ -52,8 +52,8 @@ def resnet_settings(state: State, where: str) -> Settings:
     if (blocks, convolutions) not in RESNETS or widths != [widths[0] * 2**step for step in range(len(stages))]:
         raise UserError(
             f"{where}: a backbone of {blocks} blocks of {convolutions} convolutions, {widths} channels wide; known are "
-            f"ResNets of {', '.join(map(str, RESNETS.values()))} layers. What has Detectron2's names already, as a "
-            "DC-ResNet, MODEL.WEIGHTS takes as it is"
+            f"ResNets of {', '.join(map(str, RESNETS.values()))} layers. A file with Detectron2's names, such as a "
+            "DC-ResNet, needs no conversion for MODEL.WEIGHTS"
         )
     grouped = state[f"{BOTTOM_UP}res2.0.conv2.weight"]
     groups = len(grouped) // grouped.shape[1]
@@ -66,7 +66,7 @@ def resnet_settings(state: State, where: str) -> Settings:
 
 
 def resnet_name(settings: Settings) -> str:
-    """What `resnet_settings` found, as papers call it: ResNet-101, ResNeXt-50 32x4d; a wide one with its width."""
+    """The name of a ResNet from its settings: ResNet-101, ResNeXt-50 32x4d; wide ones with their width."""
     depth, groups, width = (settings[f"MODEL.RESNETS.{key}"] for key in ("DEPTH", "NUM_GROUPS", "WIDTH_PER_GROUP"))
     if groups > 1:
         return f"ResNeXt-{depth} {groups}x{width}d"
@@ -74,7 +74,7 @@ def resnet_name(settings: Settings) -> str:
 
 
 def head_settings(state: State) -> Settings:
-    """Widths and classes of pyramid and heads, read off the shapes."""
+    """Widths and numbers of classes of pyramid and heads, from the shapes of the weights."""
     settings: Settings = {}
     if "backbone.fpn_output5.weight" in state:
         settings["MODEL.FPN.OUT_CHANNELS"] = len(state["backbone.fpn_output5.weight"])
@@ -93,12 +93,12 @@ def head_settings(state: State) -> Settings:
 
 
 def by_pixels(mean: list[float], std: list[float]) -> Settings:
-    """From the mean and std that old Detectron2 files hold: red is the brightest of the means."""
+    """Input settings from the mean and std in old Detectron2 files. Red has the largest mean."""
     return style_settings("BGR" if mean[0] < mean[-1] else "RGB", mean, std, set(std) == {1.0})
 
 
 def as_yaml(settings: Settings, notes: Iterable[str] = ()) -> str:
-    """`settings` as a config file; `notes` as comments before them."""
+    """`settings` as the text of a config file, after `notes` as comments."""
     tree: dict[str, Any] = {}
     for name, value in settings.items():
         *sections, leaf = name.split(".")

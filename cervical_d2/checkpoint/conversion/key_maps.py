@@ -1,8 +1,8 @@
-"""How other libraries name the weights that Detectron2 names otherwise: tables, and nothing but tables.
+"""Tables that map the weight names of other libraries to Detectron2's.
 
-A row is (pattern of their module, our module): a template for `re.Match.expand`, or a function where a number shifts.
-What follows the module (`weight`, `running_mean`) stays. mmdetection is 2.x; torchvision has renamed some modules over
-the years, so that both spellings are read.
+A row is (pattern of their module, our module); ours is a template for `re.Match.expand`, or a function if a number
+changes. The last part of a name (`weight`, `running_mean`) stays. mmdetection is 2.x. torchvision has renamed some
+modules, so the tables have both names.
 """
 
 import re
@@ -14,7 +14,7 @@ BOTTOM_UP = "backbone.bottom_up."
 
 
 class Part(NamedTuple):
-    """The modules under one prefix: theirs, ours, and the rows for what follows the prefix."""
+    """The modules under one prefix: their prefix, our prefix, and the rows for the rest of the name."""
 
     theirs: str
     ours: str
@@ -22,7 +22,7 @@ class Part(NamedTuple):
 
 
 def _block(suffix: str) -> Callable[[re.Match[str]], str]:
-    """Their layer1..4 are our res2..5; `suffix` is a template."""
+    """Map layer1..4 to res2..5; `suffix` is a template."""
     return lambda match: f"res{int(match[1]) + 1}.{match[2]}.{match.expand(suffix)}"
 
 
@@ -35,7 +35,7 @@ RESNET: tuple[Row, ...] = (
     (r"layer(\d)\.(\d+)\.downsample\.1", _block("shortcut.norm")),
 )
 
-# Caffe2 has no modules; its names are split before (`CAFFE2_ENDINGS`).
+# Caffe2 has no modules; its names are split with `CAFFE2_ENDINGS` first.
 CAFFE2_RESNET: tuple[Row, ...] = (
     (r"conv1", "stem.conv1"),
     (r"res_conv1_bn", "stem.conv1.norm"),
@@ -51,7 +51,7 @@ DETECTRON2_RESNET: tuple[Row, ...] = ((r"(stem|res\d)\..*", r"\g<0>"),)
 
 
 def _level(name: str, first: int) -> Callable[[re.Match[str]], str]:
-    """Level i of their pyramid is `first` + i of ours, which are named by log2 of the stride."""
+    """Map level i of their pyramid to our level `first` + i, which is log2 of the stride."""
     return lambda match: f"{name}{int(match[1]) + first}"
 
 
@@ -59,7 +59,7 @@ def _mmdet_fpn(first: int) -> tuple[Row, ...]:
     return (
         (r"lateral_convs\.(\d)\.conv", _level("fpn_lateral", first)),
         (r"fpn_convs\.([012])\.conv", _level("fpn_output", first)),
-        # The fourth is P5 where the first is P2; from P3 on it makes P6 from what comes before.
+        # The fourth is P5 if the first is P2. If the first is P3, it is P6.
         (r"fpn_convs\.([3])\.conv", _level("fpn_output", first) if first == 2 else "top_block.p6"),
         (r"fpn_convs\.4\.conv", "top_block.p7"),
     )
@@ -99,7 +99,7 @@ TORCHVISION_BOX_HEAD: tuple[Row, ...] = (
     ("box_head.fc7", "box_head.fc2"),
     (r"box_predictor\.(cls_score|bbox_pred)", r"box_predictor.\1"),
 )
-# Sequential of (conv, ReLU) pairs in Detectron2 and in torchvision before 0.13, of blocks of both since.
+# A Sequential of convolutions and ReLUs in Detectron2 and in torchvision before 0.13; since then, of blocks of both.
 TORCHVISION_RETINA_HEAD: tuple[Row, ...] = (
     (r"classification_head\.conv\.(\d)\.0", lambda match: f"cls_subnet.{2 * int(match[1])}"),
     (r"regression_head\.conv\.(\d)\.0", lambda match: f"bbox_subnet.{2 * int(match[1])}"),

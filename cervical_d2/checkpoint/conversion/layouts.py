@@ -1,4 +1,4 @@
-"""The kinds of checkpoints that can be converted. A kind is a row: how to know it, how to rename, what else to do."""
+"""The table of checkpoint layouts that can be converted: how each is recognized, renamed and completed."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -12,9 +12,9 @@ from cervical_d2.checkpoint.conversion.source import Head, SourceCheckpoint
 class Layout(NamedTuple):
     """A kind of checkpoint.
 
-    `known_by`: modules that it has; `parts`: its names, those of the backbone first; `settings` of pixels and stride;
-    `head` works on renamed weights; `dropped`: pattern of keys without a counterpart; `eps`: what its BatchNorm adds to
-    the variance; `backbone` completes the renamed weights; `detectron2`: it can be used as it is.
+    `known_by`: modules by which it is recognized; `parts`: its name tables, the backbone's first; `settings`: returns
+    the input settings; `head`: converts the heads, after renaming; `dropped`: pattern of keys without a counterpart;
+    `eps`: returns the eps of its BatchNorm; `backbone`: completes the renamed weights; `detectron2`: usable as it is.
     """
 
     name: str
@@ -28,7 +28,7 @@ class Layout(NamedTuple):
     detectron2: bool = False
 
 
-# The first that fits counts; the last two give their backbone alone.
+# The first layout that matches is used. The last two have only a backbone.
 LAYOUTS = (
     Layout(
         "Detectron2 detector with FPN",
@@ -52,7 +52,7 @@ LAYOUTS = (
         ("res_conv1_bn", "res2_0_branch2a"),
         (key_maps.Part("", key_maps.BOTTOM_UP, key_maps.CAFFE2_RESNET),),
         from_detectron2.caffe2_settings,
-        dropped=r"(fc1000|pred)\..*|conv1\.bias|.*_momentum",  # Detectron2 leaves out that bias too
+        dropped=r"(fc1000|pred)\..*|conv1\.bias|.*_momentum",  # Detectron2 ignores that bias too
         backbone=with_statistics,
     ),
     Layout(

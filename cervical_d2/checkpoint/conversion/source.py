@@ -1,4 +1,4 @@
-"""A checkpoint as it was read, and what the conversions hand on."""
+"""Input and output of the conversions: a checkpoint as read, options, and a converted head."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ from cervical_d2.errors import UserError
 
 
 class Options(NamedTuple):
-    """What a user wants or knows better: `style` of `STYLES`; eps of BatchNorm; that it is of mmdetection 2.x."""
+    """User options: convert only the backbone; `style` of `STYLES`; eps of BatchNorm; the file is mmdetection 2.x."""
 
     backbone_only: bool = False
     style: str = ""
@@ -18,7 +18,7 @@ class Options(NamedTuple):
 
 
 class SourceCheckpoint(NamedTuple):
-    """A file that was read: its weights in their own names, and what came with them."""
+    """A checkpoint file: its weights with their original names, the other contents, and the options."""
 
     where: str
     weights: State
@@ -26,13 +26,13 @@ class SourceCheckpoint(NamedTuple):
     options: Options
 
     def part(self, name: str) -> Mapping[str, Any]:
-        """The dictionary of that name beside the weights, {} if there is none."""
-        found = self.beside.get(name)
-        return found if isinstance(found, Mapping) else {}
+        """The dictionary of that name beside the weights, or {}."""
+        content = self.beside.get(name)
+        return content if isinstance(content, Mapping) else {}
 
 
 class Head(NamedTuple):
-    """All weights in Detectron2's names and order, the settings of the heads, and what differs whatever is set."""
+    """All weights with Detectron2's names and order, the head settings, and notes on differences that remain."""
 
     state: State
     settings: Settings
@@ -49,28 +49,28 @@ NOTE_P6 = "P6 reads P5 there and res5 in Detectron2: its weights are of another 
 def anchor_settings(
     sizes: list[list[float]], ratios: list[float], state: State, layers: tuple[str, str], where: str
 ) -> Settings:
-    """The settings of so many `sizes` (pixels) a level and `ratios` (h / w).
+    """The anchor settings with these `sizes` (pixels) per level and `ratios` (h / w).
 
     Raises:
-        UserError: the layers (scores, boxes) are made for another number of anchors.
+        UserError: the layers (scores, boxes) have another number of anchors.
     """
-    found, expected = len(state[f"{layers[1]}.weight"]) / 4, len(sizes[0]) * len(ratios)
-    if found != expected:
+    actual, expected = len(state[f"{layers[1]}.weight"]) / 4, len(sizes[0]) * len(ratios)
+    if actual != expected:
         raise UserError(
-            f"{where}: {found:g} anchors a cell, where {expected} were expected; of anchors of one's own only those "
-            "are read that an mmdetection config in the file describes: --backbone-only takes the backbone"
+            f"{where}: {actual:g} anchors per cell, where {expected} were expected; custom anchors are supported only "
+            "if an mmdetection config in the file describes them; --backbone-only takes the backbone"
         )
     return {"MODEL.ANCHOR_GENERATOR.SIZES": sizes, "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS": [ratios]}
 
 
 def pooler_settings(aligned: bool, sampling_ratio: int) -> Settings:
-    """Of RoIAlign: Detectron2 calls the aligned one V2; 0 samples as many points as a bin has pixels."""
+    """Settings of RoIAlign. Detectron2 calls the aligned version V2; `sampling_ratio` 0 adapts to the bin size."""
     kind = "ROIAlignV2" if aligned else "ROIAlign"
     return {"MODEL.ROI_BOX_HEAD.POOLER_TYPE": kind, "MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO": sampling_ratio}
 
 
 def p6_notes(state: State) -> tuple[str, ...]:
-    """Whether the pyramid's P6 can be Detectron2's."""
+    """A note if the weights of P6 do not fit Detectron2's P6."""
     weight = state.get("backbone.top_block.p6.weight")
     other = weight is not None and weight.shape[1] == len(state["backbone.fpn_output5.weight"])
     return (NOTE_P6,) if other else ()

@@ -1,1 +1,1 @@
-"""What can be wrong with a data set although every file is whole: leaks between splits, boxes drawn twice."""
+"""Audits for errors in a data set that file checks miss: leaks between splits, duplicate boxes."""

@@ -1,4 +1,4 @@
-"""All audits of some splits. A new audit is a module with findings and a row in `AUDITS`."""
+"""The table of audits. A new audit is a module with a finding class and a row in `AUDITS`."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -16,24 +16,24 @@ Splits = Mapping[str, Sequence[Record]]
 
 
 class Finding(Protocol):
-    """What an audit finds."""
+    """A finding of an audit."""
 
     def line(self) -> str:
-        """One line for a reader: where, what."""
+        """One line of text: place and problem."""
 
     def document(self) -> dict[str, Any]:
-        """Everything known of it, for JSON."""
+        """All data of the finding, for JSON."""
 
 
 class Options(NamedTuple):
-    """What an audit may need besides the records: class names, and whether pairs within a split count."""
+    """Input of an audit besides the records: class names, and whether pairs within a split count."""
 
     names: Sequence[str]
     within: bool = False
 
 
 class Audit(NamedTuple):
-    """`find` returns the worst first; `found` says in a reader's words of what."""
+    """One audit. `find` returns the findings, worst first; `found` describes them in text."""
 
     find: Callable[[Splits, Options], Sequence[Finding]]
     found: str
@@ -52,10 +52,10 @@ AUDITS: dict[str, Audit] = {
 
 
 def audit(datasets: Sequence[str], which: Sequence[str], within: bool = False) -> dict[str, Sequence[Finding]]:
-    """Run the audits `which` on `datasets`, registered names or FILE.yaml:SPLIT; the findings of each.
+    """Run the audits `which` on `datasets` (registered names or FILE.yaml:SPLIT) and return the findings of each.
 
     Raises:
-        UserError: an unknown or repeated name, splits of different classes, an image that cannot be read.
+        UserError: a name is unknown or repeated, the classes of the splits differ, or an image cannot be read.
     """
     names = resolve_all(datasets)
     if twice := sorted({name for name in names if names.count(name) > 1}):
@@ -65,9 +65,9 @@ def audit(datasets: Sequence[str], which: Sequence[str], within: bool = False) -
     return {name: AUDITS[name].find(splits, options) for name in which}
 
 
-def report(found: Mapping[str, Sequence[Finding]], limit: int) -> Iterator[str]:
-    """A heading for each audit and the worst `limit` of its findings, one line each."""
-    for name, findings in found.items():
+def report(results: Mapping[str, Sequence[Finding]], limit: int) -> Iterator[str]:
+    """Lines of text: a heading for each audit and its worst `limit` findings."""
+    for name, findings in results.items():
         yield f"{name}: {len(findings) or 'none'} found ({AUDITS[name].found})"
         yield from (f"  {finding.line()}" for finding in findings[:limit])
         if len(findings) > limit:

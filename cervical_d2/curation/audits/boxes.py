@@ -1,4 +1,4 @@
-"""Cells that were boxed twice: a detector that finds such a cell once is told that it missed one.
+"""Cells with two boxes. They penalize a detector for a missed cell even if it has detected the cell.
 
 R = boxes of one image; boxes are XYXY in pixels.
 """
@@ -13,12 +13,12 @@ from detectron2.structures import BoxMode
 from cervical_d2.boxes import pairwise_iou
 from cervical_d2.datasets.formats import Record
 
-DUPLICATE_IOU = 0.9  # beyond what two neighbors reach; two strokes of one hand on one cell lie here
-ROWS = 256  # compared with all others at a time: bounds the memory for images of many thousand boxes
+DUPLICATE_IOU = 0.9  # higher than between neighboring cells, reached by two annotations of the same cell
+ROWS = 256  # boxes compared with all others at a time; limits memory for images with thousands of boxes
 
 
 class BoxPair(NamedTuple):
-    """Two boxes of one image that are nearly one; `classes` are equal, or contradict each other."""
+    """Two nearly identical boxes in one image. `classes` are equal, or contradict each other."""
 
     file: str
     split: str
@@ -28,25 +28,25 @@ class BoxPair(NamedTuple):
 
     @property
     def contradictory(self) -> bool:
-        """Whether the two name different classes."""
+        """Whether the boxes have different classes."""
         return self.classes[0] != self.classes[1]
 
     def line(self) -> str:
-        """For a reader."""
+        """One line of text."""
         one, other = self.classes
         kind = f"contradictory labels, {one} and {other}" if self.contradictory else f"{one} twice"
         place = ", ".join(f"{value:.0f}" for value in self.boxes[0])
         return f"{self.split} {Path(self.file).name}: {kind}, IoU {self.iou:.2f}, at ({place})"
 
     def document(self) -> dict[str, Any]:
-        """For JSON."""
+        """All data, for JSON."""
         return self._asdict() | {"contradictory": self.contradictory}
 
 
 def find_box_pairs(splits: Mapping[str, Sequence[Record]], names: Sequence[str]) -> list[BoxPair]:
     """Pairs with an IoU of at least `DUPLICATE_IOU`, contradictory ones first, then by IoU. Skips ignore regions."""
-    found = [pair for split, records in splits.items() for record in records for pair in _pairs(record, split, names)]
-    return sorted(found, key=lambda item: (not item.contradictory, -item.iou, item.split, item.file, item.boxes))
+    pairs = [pair for split, records in splits.items() for record in records for pair in _pairs(record, split, names)]
+    return sorted(pairs, key=lambda item: (not item.contradictory, -item.iou, item.split, item.file, item.boxes))
 
 
 def _pairs(record: Record, split: str, names: Sequence[str]) -> list[BoxPair]:

@@ -1,11 +1,10 @@
-"""Which pairs of images may share content: a locality-sensitive index over all descriptors, and votes for one pose.
+"""Finds pairs of images that may share content, by locality-sensitive hashing of descriptors and pose voting.
 
-Descriptors that agree in a random subset of their bits fall into one bucket (Gionis, Indyk, Motwani 1999); each
-encounter in a bucket is a vote of two images for one similarity transform between them (as in Lowe 2004, section 7.3,
-and the weak geometric consistency of Jegou et al. 2008). Smears are full of patches that look alike, so that single
-encounters say nothing; many that agree on one pose do.
-Time and memory grow linearly with the number of images: a bucket that overflows is left out.
-Q = keypoints that ask, P = keypoints in the index, V = votes.
+Descriptors that agree in a random subset of their bits fall into the same bucket (Gionis, Indyk, Motwani 1999). Each
+match in a bucket is a vote of two images for a similarity transform between them (as in Lowe 2004, section 7.3, and the
+weak geometric consistency of Jegou et al. 2008). Smears contain many similar patches, so single matches mean nothing;
+many matches with the same pose do. Overfull buckets are skipped, so time and memory grow linearly with the number of
+images. Q = query keypoints, P = keypoints in the index, V = votes.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,20 +16,20 @@ from tqdm import tqdm
 from cervical_d2.curation.audits.keypoints import Fingerprint
 
 TABLES = 16
-SEED = 20110101  # of the bits drawn for each table: fixed, so that an audit can be repeated
-SPARE_BITS = 8  # a key has log2(P) + this many bits: chance encounters stay below 1 in 256 a keypoint and table
-MAX_BUCKET = 48  # patches met more often are the texture of all smears, as stop words in a text
-MAX_DISTANCE = 64  # bits of 256: re-encoded and rescaled copies lie at 50 and less
-MIN_VOTES = 4  # for one pose; registration decides, this only keeps its work small
-PARTNERS = 8  # registered at most for each image
+SEED = 20110101  # for the bits of each table; fixed, so that an audit is repeatable
+SPARE_BITS = 8  # a key has log2(P) + this many bits; random matches stay below 1 in 256 per keypoint and table
+MAX_BUCKET = 48  # more frequent patches are common texture, like stop words in a text
+MAX_DISTANCE = 64  # of 256 bits; re-encoded and rescaled copies have distances up to 50
+MIN_VOTES = 4  # for one pose; registration decides, this only limits its work
+PARTNERS = 8  # largest number of images registered with each image
 LEVEL_SCALE = 1.2  # of ORB's pyramid, OpenCV's default
-TURN, LEVELS, SHIFT = 30.0, 2, 128.0  # width of a pose's bins: degrees, pyramid levels, px of the working copy
-QUERY_IMAGES = 64  # asked at a time, which bounds the memory
+TURN, LEVELS, SHIFT = 30.0, 2, 128.0  # bin widths of a pose: degrees, pyramid levels, px of the working copy
+QUERY_IMAGES = 64  # images per query; limits memory
 BIT_COUNT = np.array([bin(value).count("1") for value in range(256)], np.uint8)
 
 
 class Candidate(NamedTuple):
-    """Images `first` < `second`, the first mirrored or not before it is compared, and the votes for their best pose."""
+    """A pair of images `first` < `second`, whether the first is mirrored, and the votes for the best pose."""
 
     first: int
     second: int
@@ -39,7 +38,7 @@ class Candidate(NamedTuple):
 
 
 class _Stack(NamedTuple):
-    """Keypoints of many images in one: coordinates are relative to the image's center."""
+    """The keypoints of many images. Coordinates are relative to the center of the image."""
 
     image: np.ndarray
     points: np.ndarray
@@ -49,7 +48,7 @@ class _Stack(NamedTuple):
 
 
 class _Table(NamedTuple):
-    """One hash table: the `bits` that make up its keys, the sorted `keys` (P,) and whose they are, `order` (P,)."""
+    """One hash table: the `bits` of its keys, the sorted `keys` (P,), and the keypoint of each key, `order` (P,)."""
 
     bits: np.ndarray
     keys: np.ndarray
@@ -57,7 +56,7 @@ class _Table(NamedTuple):
 
 
 def find_candidates(fingerprints: Sequence[Fingerprint], splits: np.ndarray, within: bool = False) -> list[Candidate]:
-    """The pairs worth registering, most votes first; `splits` (N,) int says which pairs lie across splits."""
+    """The pairs to register, most votes first; `splits` (N,) int is the split of each image."""
     index = _stack(fingerprints, range(len(fingerprints)), view=0)
     if not len(index.image):
         return []
@@ -74,7 +73,7 @@ def find_candidates(fingerprints: Sequence[Fingerprint], splits: np.ndarray, wit
 
 
 def _partners(votes: np.ndarray) -> Iterator[Candidate]:
-    """The rows (first, second, mirrored, votes), best first, that are among the best of either of their images."""
+    """The rows (first, second, mirrored, votes), best first, that are among the best of one of their images."""
     taken: dict[int, int] = {}
     seen = set()
     for first, second, mirrored, count in votes.tolist():
@@ -103,7 +102,7 @@ def _bit_sets(count: int) -> list[np.ndarray]:
 
 
 def _keys(descriptors: np.ndarray, bits: np.ndarray) -> np.ndarray:
-    """(P,) uint64: the chosen bits of each descriptor as a number."""
+    """(P,) uint64: the selected bits of each descriptor as a number."""
     keys = np.zeros(len(descriptors), np.uint64)
     for bit in bits:
         keys = (keys << np.uint64(1)) | ((descriptors[:, bit >> 3] >> (bit & 7)) & 1).astype(np.uint64)
@@ -117,7 +116,7 @@ def _table(descriptors: np.ndarray, bits: np.ndarray) -> _Table:
 
 
 def _encounters(query: _Stack, table: _Table) -> tuple[np.ndarray, np.ndarray]:
-    """Query and index keypoints, (V,) int64 each, that meet in a bucket of one table."""
+    """Query and index keypoints, (V,) int64 each, that share a bucket of one table."""
     bits, keys, order = table
     wanted = _keys(query.descriptors, bits)
     left, right = np.searchsorted(keys, wanted, "left"), np.searchsorted(keys, wanted, "right")
@@ -132,7 +131,7 @@ def _votes(
     query: _Stack, index: _Stack, tables: list[_Table], splits: np.ndarray, within: bool, view: int
 ) -> np.ndarray:
     """(rows, 4) int64: first, second, mirrored, votes of the best pose, for pairs with `MIN_VOTES`."""
-    found = []
+    matches = []
     for table in tables:
         asking, met = _encounters(query, table)
         first, second = query.image[asking], index.image[met]
@@ -140,8 +139,8 @@ def _votes(
         asking, met = asking[wanted], met[wanted]
         distance = BIT_COUNT[query.descriptors[asking] ^ index.descriptors[met]].sum(axis=1)
         near = distance <= MAX_DISTANCE
-        found.append(asking[near] * len(index.image) + met[near])
-    asking, met = np.divmod(np.unique(np.concatenate(found)), len(index.image))
+        matches.append(asking[near] * len(index.image) + met[near])
+    asking, met = np.divmod(np.unique(np.concatenate(matches)), len(index.image))
     ballots = np.stack([query.image[asking], index.image[met], *_pose_bins(query, index, asking, met)], axis=1)
     poses, count = np.unique(ballots, axis=0, return_counts=True)
     kept = count >= MIN_VOTES
@@ -150,13 +149,13 @@ def _votes(
 
 
 def _pose_bins(query: _Stack, index: _Stack, asking: np.ndarray, met: np.ndarray) -> list[np.ndarray]:
-    """Bins of turn, scale and shift of the similarity that each of V encounters alone implies."""
+    """Bins of rotation, scale and shift of the similarity transform implied by each of V matches."""
     turn = (index.angles[met] - query.angles[asking]) % 360
     levels = index.levels[met].astype(int) - query.levels[asking]
     scale, radians = LEVEL_SCALE**levels, np.radians(turn)
     cosine, sine = scale * np.cos(radians), scale * np.sin(radians)
     x, y = query.points[asking].T
     shift = index.points[met] - np.stack([cosine * x - sine * y, sine * x + cosine * y], axis=1)
-    # Half a bin is added so that quarter turns and unchanged scale, the likely poses, lie amid a bin, not at its edge.
+    # Half a bin is added, so that the likely poses (quarter turns, equal scale) are in the middle of a bin.
     bins = [np.floor(values + 0.5).astype(int) for values in (turn / TURN, levels / LEVELS, *shift.T / SHIFT)]
     return [bins[0] % round(360 / TURN), *bins[1:]]

@@ -1,7 +1,7 @@
-"""What is kept of an image to find its content again: binary descriptors of local patches.
+"""Image fingerprints: binary descriptors of local patches.
 
-A hash of the whole image finds copies but no overlaps; patches survive cropping, turning, rescaling, recompression.
-K = keypoints of an image (at most `MAX_KEYPOINTS`), all coordinates in the pixels of its working copy.
+A hash of the whole image finds copies but not overlaps. Local patches are robust to cropping, rotation, rescaling and
+recompression. K = keypoints of an image (at most `MAX_KEYPOINTS`); coordinates are pixels of its working copy.
 """
 
 import functools
@@ -14,11 +14,11 @@ import numpy as np
 
 from cervical_d2.data.mapper import read_image
 
-WORKING_SIDE = 800  # px of the longer side: nuclei of a field of 1180 px stay 15 px and more across
-MAX_ENLARGED = 2.0  # a descriptor covers 31 px and more: small images are enlarged for it, by so much at most
+WORKING_SIDE = 800  # px of the longer side; nuclei in a field of 1180 px keep at least 15 px
+MAX_ENLARGED = 2.0  # largest scale of small images; a descriptor covers at least 31 px
 BORDER = 16  # px without keypoints, half a descriptor; OpenCV's 31 leaves too little of a narrow overlap
 MAX_KEYPOINTS = 900
-CELL = 64  # px: keypoints are spread over such cells, or one clump would take them all and an overlap beside it none
+CELL = 64  # px; keypoints are spread over grid cells of this size, so that one clump does not take them all
 PER_CELL = 10
 
 
@@ -33,9 +33,11 @@ class Keypoints(NamedTuple):
 
 
 class Fingerprint(NamedTuple):
-    """Of one image: `views[0]` as it is, `views[1]` mirrored left to right, as ORB follows turns but not mirroring.
+    """The fingerprint of an image.
 
-    `size` (width, height) and `scale` (to the original's 1) of the working copy; `digest` of the original's pixels.
+    `views[0]`: keypoints of the image; `views[1]`: of its horizontal mirror image, because ORB is invariant to rotation
+    but not to mirroring. `size` (width, height) and `scale` (relative to the original) of the working copy; `digest`:
+    hash of the original's pixels.
     """
 
     views: tuple[Keypoints, Keypoints]
@@ -45,12 +47,12 @@ class Fingerprint(NamedTuple):
 
 
 def working_copy(path: str) -> tuple[np.ndarray, float]:
-    """The image in gray, (H, W) uint8, its longer side about `WORKING_SIDE`; and that size over the original's."""
+    """The image in gray, (H, W) uint8, with a longer side of about `WORKING_SIDE`, and its scale."""
     return _rescaled(cv2.cvtColor(read_image(path, "RGB"), cv2.COLOR_RGB2GRAY))
 
 
 def fingerprint(path: str) -> Fingerprint:
-    """Read and describe one image; `UserError` where it cannot be read."""
+    """Read and describe one image. Raises `UserError` if it cannot be read."""
     image = read_image(path, "RGB")
     gray, scale = _rescaled(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))
     digest = hashlib.blake2b(image.tobytes() + repr(image.shape).encode(), digest_size=16).digest()
@@ -59,34 +61,34 @@ def fingerprint(path: str) -> Fingerprint:
 
 
 def describe(gray: np.ndarray) -> Keypoints:
-    """Keypoints of (H, W) uint8: the strongest of every cell."""
-    found = _detector().detect(gray, None)
-    found = [found[index] for index in _spread(found)]
-    found, descriptors = _detector().compute(gray, found)
-    if not found:
+    """Keypoints of a (H, W) uint8 image: the strongest of every grid cell."""
+    points = _detector().detect(gray, None)
+    points = [points[index] for index in _spread(points)]
+    points, descriptors = _detector().compute(gray, points)
+    if not points:
         empty = np.zeros(0, np.float32)
         return Keypoints(np.zeros((0, 2), np.float32), empty, empty.astype(np.int8), np.zeros((0, 32), np.uint8))
     return Keypoints(
-        points=np.array([point.pt for point in found], np.float32),
-        angles=np.array([point.angle for point in found], np.float32),
-        levels=np.array([point.octave for point in found], np.int8),
+        points=np.array([point.pt for point in points], np.float32),
+        angles=np.array([point.angle for point in points], np.float32),
+        levels=np.array([point.octave for point in points], np.int8),
         descriptors=descriptors,
     )
 
 
 @functools.cache
 def _detector() -> cv2.Feature2D:
-    # A low threshold, so that pale cytoplasm has keypoints too; the spreading keeps the strongest of each cell.
+    # A low threshold, so that pale cytoplasm has keypoints too; `_spread` keeps the strongest of each grid cell.
     return cv2.ORB.create(nfeatures=4000, fastThreshold=7, edgeThreshold=BORDER)
 
 
-def _spread(found: Sequence[cv2.KeyPoint]) -> np.ndarray:
-    """Indices of the `PER_CELL` strongest keypoints of each cell, at most `MAX_KEYPOINTS`."""
-    if not found:
+def _spread(points: Sequence[cv2.KeyPoint]) -> np.ndarray:
+    """Indices of the `PER_CELL` strongest keypoints of each grid cell, at most `MAX_KEYPOINTS`."""
+    if not points:
         return np.zeros(0, int)
-    cells = np.array([point.pt for point in found]) // CELL
+    cells = np.array([point.pt for point in points]) // CELL
     cell = (cells[:, 1] * 4096 + cells[:, 0]).astype(int)
-    strength = np.array([point.response for point in found])
+    strength = np.array([point.response for point in points])
     order = np.lexsort((-strength, cell))
     starts = np.r_[0, np.flatnonzero(np.diff(cell[order])) + 1]
     rank = np.arange(len(order)) - np.repeat(starts, np.diff(np.r_[starts, len(order)]))

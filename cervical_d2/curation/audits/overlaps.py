@@ -1,4 +1,4 @@
-"""The same or overlapping content in two images, above all across splits: candidates by votes, then registration."""
+"""Finds images with the same or overlapping content, mainly across splits: candidates by voting, then registration."""
 
 import functools
 from collections import defaultdict
@@ -25,10 +25,11 @@ class Image(NamedTuple):
 
 
 class Overlap(NamedTuple):
-    """Two images with the same content.
+    """Two images with shared content.
 
-    `share`: of the smaller one, that both show; `correlation` of that part, -1..1; `outlines`: that part in each image,
-    (C, 2) x, y in its own pixels, corner by corner the same content; `mirrored`: one is a mirror image of the other.
+    `share`: the shared part's share of the smaller image; `correlation` of the shared part, -1 to 1; `mirrored`: one is
+    a mirror image of the other; `outlines`: the shared part in each image, (C, 2) x, y in its own pixels, with
+    corresponding corners in the same order.
     """
 
     first: Image
@@ -39,7 +40,7 @@ class Overlap(NamedTuple):
     outlines: tuple[np.ndarray, np.ndarray]
 
     def line(self) -> str:
-        """For a reader."""
+        """One line of text."""
         mirrored = ", mirrored" if self.mirrored else ""
         return (
             f"{self.first.split} {Path(self.first.file).name} and {self.second.split} {Path(self.second.file).name}: "
@@ -47,7 +48,7 @@ class Overlap(NamedTuple):
         )
 
     def document(self) -> dict[str, Any]:
-        """For JSON."""
+        """All data, for JSON."""
         places = [
             {**image._asdict(), "outline": outline.round(1).tolist()}
             for image, outline in zip((self.first, self.second), self.outlines, strict=True)
@@ -57,38 +58,38 @@ class Overlap(NamedTuple):
 
 
 def find_overlaps(images: Sequence[Image], within: bool = False) -> list[Overlap]:
-    """Pairs that show the same content, the largest share first; across splits only, unless `within`.
+    """Pairs with shared content, the largest share first; only across splits unless `within`.
 
-    Time grows with the number of images, and with that of pairs that look alike, not with that of all pairs.
-    Raises `UserError` for an image that cannot be read.
+    Time grows with the number of images and of similar pairs, not with the number of all pairs. Raises `UserError` if
+    an image cannot be read.
     """
     prints = [fingerprint(image.file) for image in tqdm(images, desc="describing", unit="image", delay=3)]
     return match_fingerprints(images, prints, within)
 
 
 def match_fingerprints(images: Sequence[Image], prints: Sequence[Fingerprint], within: bool) -> list[Overlap]:
-    """`find_overlaps` where the images have been described before."""
+    """`find_overlaps` for images whose fingerprints are known."""
     names = sorted({image.split for image in images})
     splits = np.array([names.index(image.split) for image in images])
     equal = {pair: _equal(images, prints, *pair) for pair in _equal_pixels(prints, splits, within)}
     candidates = [item for item in find_candidates(prints, splits, within) if (item.first, item.second) not in equal]
     copy = functools.lru_cache(maxsize=64)(working_copy)
-    found = list(equal.values())
+    overlaps = list(equal.values())
     for item in tqdm(sorted(candidates), desc="registering", unit="pair", delay=3):
         one, other = (copy(images[number].file) for number in (item.first, item.second))
         image = np.ascontiguousarray(one[0][:, ::-1]) if item.mirrored else one[0]
         views = prints[item.first].views[int(item.mirrored)], prints[item.second].views[0]
         result = register(*views, image, other[0])
         if result is not None and result.same:
-            found.append(_overlap(images, item, result, one, other))
-    return sorted(found, key=lambda item: (-item.share, -item.correlation, item.first, item.second))
+            overlaps.append(_overlap(images, item, result, one, other))
+    return sorted(overlaps, key=lambda item: (-item.share, -item.correlation, item.first, item.second))
 
 
 def _equal_pixels(prints: Sequence[Fingerprint], splits: np.ndarray, within: bool) -> Iterator[tuple[int, int]]:
-    """Pairs of equal pixels, which includes images without any keypoint.
+    """Pairs of images with identical pixels. This also finds images without keypoints.
 
-    Of many equal images, such as blank tiles, an image beyond its first `PARTNERS` is paired only where the other has
-    fewer: all stay connected, while the number of pairs grows with that of images.
+    Of many identical images, such as blank tiles, an image that has `PARTNERS` already is paired only with one that has
+    fewer. All stay connected, and the number of pairs grows with the number of images.
     """
     same: dict[bytes, list[int]] = defaultdict(list)
     taken = np.zeros(len(prints), int)

@@ -1,6 +1,6 @@
-"""Whether two images show the same content: align their keypoints, warp, correlate.
+"""Decides whether two images show the same content: align keypoints, warp, correlate.
 
-Coordinates: "working" px of a working copy (`keypoints.working_copy`) or "original" px of the image file.
+Coordinates are pixels of the working copies (`keypoints.working_copy`), "working px".
 """
 
 from collections.abc import Iterator
@@ -11,21 +11,24 @@ import numpy as np
 
 from cervical_d2.curation.audits.keypoints import Keypoints
 
-# Dust on a camera aligns all its fields at the same pixels, and so well that an overlap only shows behind it.
+# Dust on a camera aligns all fields at the same pixels. The true overlap may be only the second or third alignment.
 ALIGNMENTS = 3
-MIN_MATCHES = 8  # a similarity has 4 degrees of freedom, two matches; fewer than 8 that agree are met by chance
-TOLERANCE = 4.0  # working px between a keypoint and its match: two levels of the pyramid round by about as much
-MAX_SCALE = 4.0  # larger or smaller than 1 / MAX_SCALE, RANSAC has collapsed an image onto a few keypoints
-MIN_OVERLAP = 0.03  # of the smaller image: about a square of 120 working px, a few cells; less holds no test case
-MIN_CORRELATION = 0.5  # of BCCD's and CRIC's true pairs none lies below 0.77, of their chance alignments none above 0.3
-# Fine noise and JPEG blocks (below 1.5 px) say nothing, and vignetting (above 16 px) is the same in all fields of
-# one microscope: what is compared lies between.
+MIN_MATCHES = 8  # a similarity transform needs two matches; up to 7 may agree by chance
+TOLERANCE = 4.0  # working px between a keypoint and its match, about the rounding error of two pyramid levels
+MAX_SCALE = 4.0  # beyond this scale or its inverse, RANSAC has collapsed an image onto a few keypoints
+MIN_OVERLAP = 0.03  # of the smaller image, a square of about 120 working px with a few cells
+MIN_CORRELATION = 0.5  # true pairs in BCCD and CRIC have at least 0.77, chance alignments at most 0.3
+# Images are compared in a band of scales. Fine noise and JPEG blocks (below 1.5 px) are irrelevant, and vignetting
+# (above 16 px) is the same in all fields of a microscope.
 FINE, COARSE = 1.5, 16.0
 
 
 class Registration(NamedTuple):
-    """`transform` (2, 3): working px of the first, as compared, to the second's; `overlap`: share of the smaller image;
-    `correlation` in -1..1 over the overlap; `outline` (C, 2): the overlap in the second's working px."""
+    """The alignment of two images.
+
+    `transform` (2, 3): from working px of the first image to those of the second; `overlap`: share of the smaller
+    image; `correlation` over the overlap, -1 to 1; `outline` (C, 2): the overlap in working px of the second image.
+    """
 
     transform: np.ndarray
     overlap: float
@@ -34,15 +37,16 @@ class Registration(NamedTuple):
 
     @property
     def same(self) -> bool:
-        """Whether the two show the same content."""
+        """Whether the images show the same content."""
         return self.overlap >= MIN_OVERLAP and self.correlation >= MIN_CORRELATION
 
 
 def register(first: Keypoints, second: Keypoints, image: np.ndarray, other: np.ndarray) -> Registration | None:
-    """Align `image` (H, W) with `other` (H', W'), uint8 working copies, by the keypoints `first` and `second` of them.
+    """Align `image` (H, W) with `other` (H', W'), uint8 working copies, by their keypoints `first` and `second`.
 
-    Returns the first alignment that shows the same content, else the last, or None where no similarity transform is
-    found. RANSAC (Fischler and Bolles 1981) over mutually nearest descriptors; OpenCV seeds it, so that it repeats.
+    Returns the first alignment that shows the same content, else the last one, or None if there is no similarity
+    transform. Uses RANSAC (Fischler and Bolles 1981) on mutually nearest descriptors; OpenCV seeds it, so the result is
+    repeatable.
     """
     result = None
     for transform in _alignments(first, second):
@@ -53,7 +57,7 @@ def register(first: Keypoints, second: Keypoints, image: np.ndarray, other: np.n
 
 
 def _alignments(first: Keypoints, second: Keypoints) -> Iterator[np.ndarray]:
-    """Transforms (2, 3), each from the matches that the ones before leave."""
+    """Transforms (2, 3), each estimated from the matches that do not fit the previous ones."""
     matches = cv2.BFMatcher(cv2.NORM_HAMMING, crossCheck=True).match(first.descriptors, second.descriptors)
     source = first.points[[match.queryIdx for match in matches]]
     target = second.points[[match.trainIdx for match in matches]]
@@ -84,7 +88,7 @@ def _measured(transform: np.ndarray, image: np.ndarray, other: np.ndarray) -> Re
 
 
 def overlap_outline(transform: np.ndarray, size: tuple[int, int], other: tuple[int, int]) -> np.ndarray | None:
-    """(C, 2): where a (width, height) image, put through `transform` (2, 3), covers the `other`; None for nowhere."""
+    """(C, 2): the outline where a (width, height) image, transformed by (2, 3), covers the `other`; None if nowhere."""
     corners = [
         np.array([(0, 0), (width, 0), (width, height), (0, height)], np.float32) for width, height in (size, other)
     ]
@@ -93,7 +97,7 @@ def overlap_outline(transform: np.ndarray, size: tuple[int, int], other: tuple[i
 
 
 def correlate(image: np.ndarray, other: np.ndarray, inside: np.ndarray) -> float:
-    """Normalized cross-correlation of two (H, W) images where `inside` (H, W) is true, between FINE and COARSE px."""
+    """Normalized cross-correlation of two (H, W) images where `inside` (H, W) is true, from FINE to COARSE px."""
     one, two = (_band(each)[inside] for each in (image, other))
     if one.size == 0:
         return 0.0

@@ -1,1 +1,1 @@
-"""Starting the processes of a run, the signals that reach them, and how each of them ended."""
+"""The processes of a run: starting them, signals, exit codes, machine faults."""

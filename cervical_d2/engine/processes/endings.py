@@ -1,4 +1,4 @@
-"""How the ranks of a run ended, told in one line by the process that started them."""
+"""How the ranks of a run ended, reported in one line by the process that started them."""
 
 import json
 from pathlib import Path
@@ -10,14 +10,14 @@ from cervical_d2.errors import CompanionLost, Interrupted, MachineError, UserErr
 
 
 class Report(NamedTuple):
-    """How a rank ended: the exception's name, its exit status, its line."""
+    """How a rank ended: the name of the exception, its exit code, its message."""
 
     kind: str
     status: int
     line: str
 
     def error(self) -> BaseException:
-        """The exception again."""
+        """The exception, restored."""
         if self.kind == Interrupted.__name__:
             return Interrupted(self.status - 128, self.line)
         return (MachineError if self.status == MachineError.status else UserError)(self.line)
@@ -26,9 +26,13 @@ class Report(NamedTuple):
 def error_of_ranks(
     failure: ProcessRaisedException | ProcessExitedException, folder: Path, place: range, passed: list[int]
 ) -> BaseException | None:
-    """One line for what ended the ranks `place` of this machine: how one was killed, else what one of them said.
+    """The error to report for the ranks `place` of this machine, or None for a bug, which keeps its traceback.
 
-    None for a fault of ours, which keeps its traceback.
+    Args:
+        failure: the failure that torch reports.
+        folder: folder with the reports of the ranks.
+        place: the ranks of this machine.
+        passed: the signals that were passed on to the ranks.
     """
     reports = {
         rank: Report(*json.loads(path.read_text())) for rank in place if (path := report_of(folder, rank)).exists()
@@ -43,14 +47,14 @@ def error_of_ranks(
     if isinstance(failure, ProcessRaisedException) and place[failure.error_index] in silent:
         return None
     first = place[failure.error_index]
-    # One that heard of another's end may be found first; one that was ended for it has said nothing either.
+    # torch may report a rank that only lost its connection. The rank that died first has left no report.
     rank = first if killed or first in silent or not silent else silent[0]
     return MachineError(
-        f"rank {rank} died{f' of {killed}' if killed else ''}, and the others were ended; "
-        "the last checkpoint is whole: go on with --resume"
+        f"rank {rank} died{f' of {killed}' if killed else ''}, and the others were stopped; "
+        "the last checkpoint is complete: go on with --resume"
     )
 
 
 def report_of(folder: Path, rank: int) -> Path:
-    """The file that the rank leaves for its parent."""
+    """The file with the report of a rank for its parent process."""
     return folder / f"rank{rank}.json"

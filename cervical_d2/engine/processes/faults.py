@@ -1,4 +1,4 @@
-"""What a machine does to a run, told in one line instead of a traceback."""
+"""Machine failures (full disk, lost worker, out of memory), reported in one line instead of a traceback."""
 
 import contextlib
 import errno
@@ -14,7 +14,7 @@ NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Fault(NamedTuple):
-    """`is_it` recognizes the exception; then `cure` says what to do, in an error of `kind`."""
+    """A known failure: `is_it` recognizes the exception, `cure` says what to do, `kind` is the error to raise."""
 
     is_it: Callable[[BaseException], bool]
     cure: str
@@ -33,7 +33,7 @@ FAULTS = (
     ),
     Fault(
         lambda error: isinstance(error, RuntimeError) and any(word in str(error) for word in ("gloo", "NCCL")),
-        "another process of this run has ended; its own message says why",
+        "another process of this run has ended; see its message for the reason",
         CompanionLost,
     ),
 )
@@ -41,8 +41,8 @@ FAULTS = (
 
 @contextlib.contextmanager
 def told_in_one_line() -> Iterator[None]:
-    """Within, what `FAULTS` recognizes is raised as a `MachineError`."""
-    logging.raiseExceptions = False  # a full disk is told once, not at each line of a log
+    """A context that turns the failures in `FAULTS` into a `MachineError`."""
+    logging.raiseExceptions = False  # report a full disk once, not at every line of a log
     try:
         yield
     except (OSError, RuntimeError) as error:

@@ -1,7 +1,7 @@
-"""Starts one process, or several on this machine and others, on GPUs (NCCL) or on the CPU (gloo).
+"""Starts one process, or several on one or more machines, on GPUs (NCCL) or on the CPU (gloo).
 
-Three ways lead to several processes: this command's own --num-gpus, torchrun, and SLURM's srun. With the first, a
-parent waits for the ranks, passes signals on, and tells in one line what ended them; the others do that themselves.
+Several processes are started by --num-gpus, by torchrun, or by SLURM's srun. With --num-gpus, a parent process waits
+for the ranks, passes signals on, and reports in one line why they ended. torchrun and srun do this themselves.
 """
 
 import json
@@ -31,15 +31,15 @@ from cervical_d2.files import write_text
 
 Main = Callable[[Namespace], None]
 
-# Ranks on the CPU are forked from a server that has imported all once, where the system can fork.
+# If the system can fork, ranks on the CPU are forked from a server that has already imported the package.
 START_METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 PRELOADED = ["cervical_d2.engine.trainer"]
 
-TIMEOUT = timedelta(minutes=30)  # of an operation of all processes, as upstream's: an evaluation may be uneven
+TIMEOUT = timedelta(minutes=30)  # of a collective operation, as in Detectron2; an evaluation may take unequal times
 
 
 class Place(NamedTuple):
-    """A process's place among all: its rank of `ranks`, and of `local_ranks` on its machine; where they meet."""
+    """A process's place in the group: rank and number of ranks, in total and on its machine; `url` to connect to."""
 
     rank: int
     ranks: int
@@ -49,14 +49,14 @@ class Place(NamedTuple):
 
 
 def place_from(environment: Mapping[str, str]) -> Place | None:
-    """The place that torchrun or SLURM's srun gave this process; None without them, or where it is alone."""
+    """The place given by torchrun or SLURM's srun; None without them, or if there is only one process."""
     env = environment
     if {"RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"} <= set(env):
         rank, ranks = int(env["RANK"]), int(env["WORLD_SIZE"])
         place = Place(rank, ranks, int(env["LOCAL_RANK"]), int(env["LOCAL_WORLD_SIZE"]), "env://")
-    # Of a step of srun's: a batch script that runs python itself has the job's variables, and no companions.
+    # Variables of an srun step. A batch script that calls python directly has only the job's variables.
     elif {"SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE"} <= set(env):
-        # "2(x3)": two on each of three machines; launchers with uneven ones are not supported by Detectron2 either.
+        # "2(x3)": two on each of three machines. Uneven numbers are not supported, by Detectron2 neither.
         on_each = int(re.split(r"\D", env["SLURM_STEP_TASKS_PER_NODE"])[0])
         host = env.get("MASTER_ADDR") or first_host(env.get("SLURM_STEP_NODELIST", "127.0.0.1"))
         port = env.get("MASTER_PORT") or 20000 + int(env.get("SLURM_JOB_ID", "0")) % 10000
@@ -68,26 +68,27 @@ def place_from(environment: Mapping[str, str]) -> Place | None:
 
 
 def first_host(nodes: str) -> str:
-    """The first of SLURM's list: `n[07-09,12],m3` -> `n07`."""
+    """The first host of SLURM's node list: `n[07-09,12],m3` -> `n07`."""
     host = re.match(r"([^,\[]+)(?:\[(\d+)[^\]]*\]([^,]*))?", nodes)
     return "".join(part or "" for part in host.groups()) if host else nodes
 
 
 def restarted(environment: Mapping[str, str]) -> bool:
-    """Whether torchrun or SLURM has started this run before, so that it goes on by itself."""
+    """Whether torchrun or SLURM has restarted this run, which then resumes automatically."""
     counts = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")
     return any(int(environment.get(name) or 0) > 0 for name in counts)
 
 
 def launch(main: Main, args: Namespace, device: str) -> None:
-    """Run `main(args)` in as many processes as the environment or `args` say.
+    """Run `main(args)` in the number of processes that the environment or `args` specify.
 
     Args:
-        args: with num_gpus, num_machines, machine_rank and dist_url, as Detectron2's.
-        device: as MODEL.DEVICE.
+        main: the function to run in each process.
+        args: has num_gpus, num_machines, machine_rank and dist_url, as in Detectron2.
+        device: value of MODEL.DEVICE.
 
     Raises:
-        UserError: the numbers do not fit the machine, or a process raised one.
+        UserError: the numbers do not fit the machine, or a process raised a `UserError`.
         MachineError: a process died.
     """
     device = torch.device(device).type
@@ -108,25 +109,25 @@ def _check(args: Namespace, device: str) -> None:
         raise UserError(f"--num-gpus {args.num_gpus}: this machine has {torch.cuda.device_count()}")
     if args.num_machines > 1 and args.dist_url == "auto":
         raise UserError(
-            f"--num-machines {args.num_machines} needs --dist-url tcp://HOST:PORT, the same on each of them"
+            f"--num-machines {args.num_machines} needs --dist-url tcp://HOST:PORT, the same on every machine"
         )
     if not 0 <= args.machine_rank < args.num_machines:
-        raise UserError(f"--machine-rank {args.machine_rank}: machines count from 0 to {args.num_machines - 1}")
+        raise UserError(f"--machine-rank {args.machine_rank}: machine ranks run from 0 to {args.num_machines - 1}")
 
 
 def join_group(place: Place, device: str) -> None:
-    """Become one of the processes of a group."""
+    """Join the process group as `place`."""
     if device == "cuda":
         torch.cuda.set_device(place.local_rank)
     elif "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, _cores() // place.local_ranks))  # more threads than cores wait for one another
+        torch.set_num_threads(max(1, _cores() // place.local_ranks))  # more threads than cores are slower
     if place.ranks == place.local_ranks and sys.platform == "linux":
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # whatever the machine's name resolves to
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # the host name may not resolve
     backend = "nccl" if device == "cuda" else "gloo"
     dist.init_process_group(backend, init_method=place.url, world_size=place.ranks, rank=place.rank, timeout=TIMEOUT)
     if hasattr(comm, "create_local_process_group"):
         comm.create_local_process_group(place.local_ranks)
-    else:  # v0.6 leaves this to its launch, which does the same
+    else:  # v0.6 does the same inside its launch()
         for first in range(0, place.ranks, place.local_ranks):
             group = dist.new_group(list(range(first, first + place.local_ranks)))
             if first <= place.rank < first + place.local_ranks:
@@ -139,8 +140,8 @@ def _cores() -> int:
 
 
 def _spawn(main: Main, args: Namespace, device: str) -> None:
-    """Start the ranks of this machine and wait for them; where one ends, torch ends the others within 30 s."""
-    logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)  # what it logs of that is told in one line
+    """Start the ranks of this machine and wait for them. If one fails, torch stops the others within 30 s."""
+    logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)  # failures are reported in one line below
     with tempfile.TemporaryDirectory() as folder, signals_passed_on(_children) as passed:
         ranked = Ranked(main, folder)
         try:
@@ -154,8 +155,8 @@ def _spawn(main: Main, args: Namespace, device: str) -> None:
                 mp.start_processes(_on_cpu, (ranked, args, url), nprocs=args.num_gpus, start_method=START_METHOD)
         except (ProcessRaisedException, ProcessExitedException) as failure:
             first = args.machine_rank * args.num_gpus
-            if told := error_of_ranks(failure, Path(folder), range(first, first + args.num_gpus), passed):
-                raise told from failure
+            if error := error_of_ranks(failure, Path(folder), range(first, first + args.num_gpus), passed):
+                raise error from failure
             raise
 
 
@@ -170,14 +171,14 @@ def _on_cpu(local_rank: int, main: Main, args: Namespace, url: str) -> None:
 
 
 def leave_group() -> None:
-    """Wait for one another: a process that needs one which has ended would fail."""
+    """Wait for all processes: a collective operation fails if another process has already exited."""
     comm.synchronize()
 
 
 def end_process(status: int) -> NoReturn:
-    """End this process of a group, and leave its connections to the system.
+    """Exit this process of a group without closing its gloo connections.
 
-    Where they are closed one by one while the others' end, gloo now and then aborts the process (SIGABRT).
+    If they are closed while other processes exit, gloo sometimes aborts the process (SIGABRT).
     """
     if dist.is_initialized() and dist.get_backend() != "gloo":
         dist.destroy_process_group()
@@ -188,14 +189,14 @@ def end_process(status: int) -> NoReturn:
 
 
 class Ranked(NamedTuple):
-    """`main` as a rank runs it: how it ends is left in `folder` for the parent to tell."""
+    """Runs `main` in a rank, and writes how it ended to a file in `folder` for the parent process."""
 
     main: Main
     folder: str
 
     def __call__(self, args: Namespace) -> None:
         hush_torch()
-        # A spawned process spawns by default as well: its data workers would import all anew, at each evaluation.
+        # A spawned process would also spawn its data workers, which would import everything at each evaluation.
         multiprocessing.set_start_method(None, force=True)
         status = EXIT_OK
         try:
@@ -206,4 +207,5 @@ class Ranked(NamedTuple):
             report = Report(type(error).__name__, error.status, line)
             write_text(report_of(Path(self.folder), comm.get_rank()), json.dumps(report))
             status = error.status
-        end_process(status)  # not where the exception still holds the data loader, whose workers have to end first
+        # Outside of `except`: there the exception still references the data loader, whose workers must stop first.
+        end_process(status)

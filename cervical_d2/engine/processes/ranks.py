@@ -1,4 +1,4 @@
-"""What the processes of one training share. One process is a group of one: nothing is exchanged."""
+"""Operations over all processes of a training. With a single process nothing is exchanged."""
 
 import warnings
 from collections.abc import Callable
@@ -16,7 +16,11 @@ T = TypeVar("T")
 
 
 def on_all_ranks(call: Callable[[], T]) -> T:
-    """The result of `call` in each process; a `UserError` of one ends all, and the main process alone tells it."""
+    """Call `call` in every process and return its result there.
+
+    Raises:
+        UserError: in all processes if one of them raised it. Only the main process's error has a message.
+    """
     result, error = None, None
     try:
         result = call()
@@ -29,13 +33,13 @@ def on_all_ranks(call: Callable[[], T]) -> T:
 
 
 def data_parallel(model: torch.nn.Module) -> torch.nn.Module:
-    """`model`, or its `DistributedDataParallel` where there are several processes, on any device."""
+    """`model`, wrapped in `DistributedDataParallel` if there are several processes, on any device."""
     if comm.get_world_size() == 1:
         return model
     on_gpu = next(model.parameters()).is_cuda
     options: dict[str, Any] = {"device_ids": [torch.cuda.current_device()]} if on_gpu else {}
-    # So gradients stay in the buckets of the first iteration, and those of more than two processes are added in the
-    # same order after a resume; on a CPU the cost does not show.
+    # With this option DDP keeps the gradient buckets of the first iteration, so sums over more than two processes have
+    # the same order after a resume. The cost is negligible on a CPU.
     options["find_unused_parameters"] = not on_gpu and comm.get_world_size() > 2
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # the newest torch renames broadcast_buffers
@@ -43,14 +47,14 @@ def data_parallel(model: torch.nn.Module) -> torch.nn.Module:
 
 
 def unwrap_ddp(model: torch.nn.Module) -> torch.nn.Module:
-    """The model inside of `data_parallel`'s."""
+    """The model inside a `DistributedDataParallel`, or `model` itself."""
     return model.module if isinstance(model, DistributedDataParallel) else model
 
 
 def average_batch_norm(model: torch.nn.Module) -> None:
-    """Give every process the mean of all processes' running statistics.
+    """Replace the running statistics of BatchNorm by their mean over all processes.
 
-    Each normalizes by the images that it sees, and would be evaluated and saved with a running mean of its own.
+    Each process updates them with its own images only, so without this the processes' models would differ.
     """
     if comm.get_world_size() == 1:
         return

@@ -1,4 +1,4 @@
-"""Signals ask a run to end; it ends where nothing is lost."""
+"""Signal handling: a run stops at a point where nothing is lost."""
 
 import contextlib
 import os
@@ -12,16 +12,16 @@ from detectron2.utils import comm
 
 from cervical_d2.errors import Interrupted
 
-# Ctrl-C; what kill and most schedulers send; what SLURM sends ahead of time with --signal=USR1@SECONDS.
+# Ctrl-C; the default of kill and most schedulers; SLURM's early warning with --signal=USR1@SECONDS.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-REPEAT = 1.0  # seconds: the same Ctrl-C may arrive twice, from the terminal and from a parent
+REPEAT = 1.0  # seconds; one Ctrl-C may arrive twice, from the terminal and from the parent process
 
 
 @contextlib.contextmanager
 def signals_passed_on(children: Callable[[], Iterable[int]]) -> Iterator[list[int]]:
-    """Within, signals go to child processes, which end in good order, instead of ending this one.
+    """A context in which signals are passed on to child processes, which stop cleanly, instead of ending this one.
 
-    `children` returns their process ids; it is called when a signal comes. Yields the numbers of those that came.
+    `children` returns the process ids; it is called when a signal comes. Yields the list of signals received so far.
     """
     passed: list[int] = []
 
@@ -39,9 +39,9 @@ def signals_passed_on(children: Callable[[], Iterable[int]]) -> Iterator[list[in
 
 
 class StopRequest:
-    """Whether and by which signal (0: none) the process was asked to end; a second one ends it at once.
+    """A context (in the main thread) in which a signal is only recorded in `signum` (0: none).
 
-    Within the context (in the main thread) signals are noted here instead of ending the process.
+    A second signal ends the process immediately.
     """
 
     def __init__(self) -> None:
@@ -67,19 +67,19 @@ class StopRequest:
             self._interrupt()
 
     def _interrupt(self) -> None:
-        told = "the checkpoint from before the evaluation is there; go on with --resume"
-        raise Interrupted(self.signum, told if comm.is_main_process() else "")
+        message = "the checkpoint from before the evaluation is saved; go on with --resume"
+        raise Interrupted(self.signum, message if comm.is_main_process() else "")
 
     @contextlib.contextmanager
     def at_once(self) -> Iterator[None]:
-        """Within, nothing can be lost: a signal raises `Interrupted` where the program is."""
+        """A context in which a signal raises `Interrupted` immediately, because no work can be lost."""
         self._at_once = True
         try:
             if self.signum:
                 self._interrupt()
             yield
         except RuntimeError:
-            # Another process was asked to end as well and has left a collective operation.
+            # Another process received the signal too and has left a collective operation.
             if self.signum:
                 self._interrupt()
             raise

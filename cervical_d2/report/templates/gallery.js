@@ -1,9 +1,9 @@
 "use strict";
-// The gallery at work: controls, cards near the window, the large view. Needs gallery_model.js and gallery_card.js.
+// The gallery's behavior: controls, lazy cards, the large view. Needs gallery_model.js and gallery_card.js.
 
 const NEAR = "700px 0px"; // cards are drawn this far outside the window
-const NARROW = 700; // px: below it the legend would fill the window
-const SETTLED = 250; // ms without a change until the address tells it
+const NARROW = 700; // px; in narrower windows the legend is closed at first
+const SETTLED = 250; // ms without a change until the address is updated
 const byId = (name) => document.getElementById(`gallery-${name}`);
 const form = byId("form");
 const list = byId("cards");
@@ -19,7 +19,7 @@ function view() {
   return { ...chosen, score: Number(chosen.score) };
 }
 
-// Cards change their places only when the slider is let go: under a moving one they would jump.
+// Cards are reordered only when the slider is released; otherwise they would jump while it moves.
 function update(arrange) {
   const now = view();
   byId("score").textContent = now.score.toFixed(2);
@@ -47,7 +47,7 @@ function drawCard(entry, score) {
   fill(entry.card.querySelector(".panes"), entry.image, score);
 }
 
-// Far cards are emptied again, so that the page stays light however far one scrolls.
+// Cards that are far away are emptied again, so that memory stays small.
 const watcher = new IntersectionObserver((changes) => {
   for (const { target, isIntersecting } of changes) {
     const entry = entryOf.get(target);
@@ -57,7 +57,7 @@ const watcher = new IntersectionObserver((changes) => {
   }
 }, { rootMargin: NEAR });
 
-// What differs from the start stands in the address, so that a view can be shared: #gallery?score=0.30&sort=name
+// Changed settings are kept in the address, so that a view can be shared: #gallery?score=0.30&sort=name
 function isDefault(control) {
   if (control.type === "checkbox") return control.checked === control.defaultChecked;
   if (control.options) return control.selectedIndex === 0;

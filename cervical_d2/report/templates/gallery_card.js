@@ -1,10 +1,10 @@
 "use strict";
-// How the gallery draws: an image with its boxes, in panes side by side. Needs gallery_model.js.
+// Drawing: an image with its boxes, in panes side by side. Needs gallery_model.js.
 
 const REGION = "#787878";
-const EDGE = 0.06; // of the height: boxes nearer to the top have their label inside
-const CROSS = 0.012; // of the longer side: half a labeled center's mark
-const HEAD = 80; // px above each pane of the large view, about
+const EDGE = 0.06; // of the height; boxes closer to the top have their label inside
+const CROSS = 0.012; // of the longer side; half the size of the mark of a labeled center
+const HEAD = 80; // approximate px above each pane of the large view
 
 function make(tag, attributes, ...children) {
   const element = document.createElement(tag);
@@ -24,7 +24,7 @@ function percent(part, whole) {
   return `${(100 * part) / whole}%`;
 }
 
-// A card before it is near the window: its name, and the room that its panes will take.
+// An empty card: its name, and a placeholder of the size of its panes.
 function emptyCard(image) {
   const panes = make("div", { class: "panes" });
   const head = make("header", {}, make("h3", {}, make("button", { type: "button" }, image.name)));
@@ -40,7 +40,7 @@ function shape(panes, image) {
   panes.style.setProperty("--ratio", image.width / image.height);
 }
 
-// The large view has as many panes beside each other as make them largest in the window.
+// The large view arranges the panes in the number of columns that makes them largest.
 function shapeLarge(panes, image) {
   shape(panes, image);
   const count = gallery.names.length + 1;
@@ -53,7 +53,7 @@ function shapeLarge(panes, image) {
   panes.style.setProperty("--rows", Math.ceil(count / columns));
 }
 
-// Draw what shows of an image at a score; the pictures stay, if they are there.
+// Draw the boxes of an image at a score. Existing pictures are kept.
 function fill(panes, image, score) {
   const { states, kinds } = judge(image, score);
   const cells = image.truth.map((cell) => ofCell(cell, score));
@@ -76,7 +76,7 @@ function listed(counts, names) {
   return parts.join(", ") || "none";
 }
 
-// How a box is drawn: its place, its color, `style` (its line's, in gallery.css) and the label.
+// Draw a box with its color, line `style` (see gallery.css) and label.
 function ofCell(cell, score) {
   const style = stateOf(cell, score);
   const name = gallery.classes[cell[LABEL]] ?? "ignore";
@@ -138,7 +138,7 @@ function hatched(box, image) {
   return region;
 }
 
-// A label stands above its box, or inside at the top of the image, and never leaves it on the right.
+// A label is above its box, or inside it at the top of the image, and never crosses the right edge of the image.
 function tagged(box, image) {
   const [x, y, right] = box.place;
   const above = y > EDGE * image.height;

@@ -1,6 +1,6 @@
 "use strict";
-// The gallery's figures: what shows at a score, how it counts, which images match and in what order.
-// Nothing here touches the page.
+// The gallery's data: detections at a score, counts, filters and order of images.
+// Nothing here accesses the page.
 
 const gallery = JSON.parse(document.getElementById("gallery-data").textContent);
 const errorKinds = gallery.kinds.slice(1, -1);
@@ -37,7 +37,7 @@ function tally(names) {
   return counts;
 }
 
-// What an image is at a score: its numbers and what it is ordered by.
+// The counts and sort keys of an image at a score.
 function judge(image, score) {
   const detections = shown(image.found, score);
   const wrong = detections.filter(isError);
@@ -66,7 +66,7 @@ function hasClass(image, label, score) {
   return label < 0 || rows.some((row) => row[LABEL] === label);
 }
 
-// With a class as well, the error must be one of that class: a missed cell of it, or a wrong detection that says it.
+// If a class is selected too, the error must be of that class: a missed cell of it, or a wrong detection as it.
 function hasError(image, label, view) {
   if (!view.error) return true;
   const ofClass = (row) => label < 0 || row[LABEL] === label;

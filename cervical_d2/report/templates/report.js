@@ -1,6 +1,6 @@
 "use strict";
 
-// A box that scrolls can be scrolled by keys only if it can be focused.
+// Scrollable boxes need to be focusable to be scrolled with the keyboard.
 const scrollers = new ResizeObserver((entries) => {
   for (const { target } of entries) {
     if (target.scrollWidth > target.clientWidth) target.tabIndex = 0;
@@ -9,7 +9,7 @@ const scrollers = new ResizeObserver((entries) => {
 });
 for (const box of document.querySelectorAll(".scroll")) scrollers.observe(box);
 
-// The contents mark the section that is being read: the last that began above the upper third of the window.
+// The contents highlight the current section: the last one that starts above the upper third of the window.
 function markSection() {
   const links = [...document.querySelectorAll("nav a")];
   const begun = links.filter((link) => sectionOf(link).getBoundingClientRect().top < window.innerHeight / 3);
@@ -24,7 +24,7 @@ function sectionOf(link) {
   return document.getElementById(decodeURIComponent(link.hash.slice(1)));
 }
 
-// On a narrow window the contents are a line that scrolls sideways.
+// In a narrow window the contents are one line that scrolls horizontally.
 function showInList(link) {
   link.setAttribute("aria-current", "location");
   const list = link.closest("ol");
