@@ -42,7 +42,7 @@ KINDS = {
     "missing-image": Kind("error", "check the images' folder, or leave the image out with --drop-invalid"),
     "unreadable-image": Kind("error", "copy it again, or leave the image out with --drop-invalid"),
     "truncated-image": Kind("error", "copy it again, or leave the image out with --drop-invalid"),
-    "huge-image": Kind("error", "cut it into tiles, or leave it out with --drop-invalid"),
+    "huge-image": Kind("error", "cut it into tiles (tools/make_tiles.py), or leave it out with --drop-invalid"),
     "not-8-bit": Kind("error", "convert it to 8 bits a channel, or leave it out with --drop-invalid"),
     "size-differs": Kind("error", "mend the annotations, or leave the image out with --drop-invalid"),
     "exif-rotated": Kind("error", "turn the pixels and remove the EXIF tag, or make the boxes anew"),
