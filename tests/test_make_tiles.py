@@ -2,6 +2,7 @@
 
 import errno
 import json
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -241,10 +242,16 @@ def test_points_become_boxes_and_labels_may_count_other_pixels(tmp_path: Path, c
 
 
 def test_several_processes_write_the_same(tmp_path: Path, capfd):
+    """Threads of OpenCV that run already do not hang the processes that are forked."""
     plant(tmp_path)
+    cv2.setNumThreads(2)
+    cv2.GaussianBlur(np.zeros((3000, 3000, 3), np.uint8), (0, 0), 3)
+    signal.signal(signal.SIGALRM, signal.default_int_handler)
+    signal.alarm(120)
     options = ("--ratios", "train=0.7,test=0.3", "--empty-rate", 0.5, "--min-tissue", 0, "--name", "set")
     assert make(capfd, tmp_path, *options, output="one").returncode == 0
     assert make(capfd, tmp_path, *options, output="two", processes=2).returncode == 0
+    signal.alarm(0)
     assert listing(tmp_path / "one") == listing(tmp_path / "two")
     assert not [path for path in tmp_path.iterdir() if "partial" in path.name]
 

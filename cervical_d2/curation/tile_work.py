@@ -137,6 +137,7 @@ def in_processes(jobs: Iterable[Chunk], work: Callable[[Chunk], int], processes:
     pool = ProcessPoolExecutor(processes, context, initializer=_end_with, initargs=(os.getpid(),))
     waiting: deque[Future[int]] = deque()
     try:
+        pool.submit(os.getpid).result()  # forks now, before planning starts threads, which do not outlive a fork
         for job in jobs:
             waiting.append(pool.submit(work, job))
             if len(waiting) >= WAITING * processes:
@@ -153,7 +154,7 @@ def in_processes(jobs: Iterable[Chunk], work: Callable[[Chunk], int], processes:
 
 def _end_with(parent: int) -> None:
     """Let this process end when its parent was killed: nobody would, as it waits for work."""
-    cv2.setNumThreads(1)
+    cv2.setNumThreads(0)  # 1 would wait for threads that the fork has left behind
 
     def watch() -> None:
         while os.getppid() == parent:
