@@ -1,56 +1,20 @@
-"""Slides to tiles: every planted cell where the rule says, whatever stopped the work in between; mistakes in a line."""
+"""Slides to tiles: every planted cell where the rule says; regions, filters, scales, splits, crops, formats."""
 
-import errno
 import json
-import signal
-from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from conftest import called, listing
-from slide_files import APERIO, smear, write_kfb, write_plain, write_tianchi, write_tiff
+from conftest import called
+from slide_files import APERIO, smear, write_kfb, write_tiff
+from tile_scenes import CELLS, SIDE, SIZE, documents, make, plant
 
-from cervical_d2.curation import tile_work, tiles
 from cervical_d2.datasets.registry import resolve
 from cervical_d2.slides.slide import open_slide
 
 pytest.importorskip("openslide")
 pytest.importorskip("kfbslide")
-
-SIZE = (700, 520)
-SIDE = 200
-# XYWH; the second lies on the border at 200 px, three quarters of it to the left; the last is where the last tiles,
-# which are moved inward, overlap.
-CELLS = [(40, 40, 40, 30), (170, 90, 40, 40), (300, 280, 60, 50), (560, 150, 30, 30), (610, 370, 50, 60)]
-
-
-def plant(folder: Path, slides: Sequence[str] = ("a", "b", "c"), regions: Sequence[tuple] = ()) -> Path:
-    """`slides/` with a KFB for each name, each with all of `CELLS`, and their labels."""
-    (folder / "slides").mkdir(parents=True)
-    for name in slides:
-        write_kfb(folder / "slides" / f"{name}.kfb", smear(SIZE, CELLS))
-    write_tianchi(folder / "labels", {name: [("pos", *cell) for cell in CELLS] + list(regions) for name in slides})
-    return folder
-
-
-def make(capfd, folder: Path, *words: object, output: str = "tiles", processes: int = 1):
-    """Run the tool on what `plant` has written."""
-    source = ("--slides", folder / "slides", "--labels", folder / "labels", "--format", "tianchi")
-    where = ("--output", folder / output, "--processes", processes)
-    return called(capfd, "tools/make_tiles.py", *source, "--size", SIDE, *where, *words)
-
-
-def documents(folder: Path, split: str = "all") -> tuple[dict[str, dict], dict[str, list[dict]]]:
-    """Of a split: its images and their annotations, by file name."""
-    document = json.loads((folder / f"{split}.json").read_text())
-    images = {image["file_name"]: image for image in document["images"]}
-    names = {image["id"]: image["file_name"] for image in document["images"]}
-    annotations: dict[str, list[dict]] = {name: [] for name in images}
-    for annotation in document["annotations"]:
-        annotations[names[annotation["image_id"]]].append(annotation)
-    return images, annotations
 
 
 def expected(rule: str, share: float = 0.5) -> dict[tuple[int, int], list[tuple]]:
@@ -239,164 +203,3 @@ def test_points_become_boxes_and_labels_may_count_other_pixels(tmp_path: Path, c
     result = called(capfd, "tools/make_tiles.py", *source, "--box-side", 40, "--labels-at", 20)
     assert result.returncode == 0, result.stderr
     assert [e["bbox"] for entries in documents(tmp_path / "tiles")[1].values() for e in entries] == [[40, 35, 40, 40]]
-
-
-def test_several_processes_write_the_same(tmp_path: Path, capfd):
-    """Threads of OpenCV that run already do not hang the processes that are forked."""
-    plant(tmp_path)
-    cv2.setNumThreads(2)
-    cv2.GaussianBlur(np.zeros((3000, 3000, 3), np.uint8), (0, 0), 3)
-    signal.signal(signal.SIGALRM, signal.default_int_handler)
-    signal.alarm(120)
-    options = ("--ratios", "train=0.7,test=0.3", "--empty-rate", 0.5, "--min-tissue", 0, "--name", "set")
-    assert make(capfd, tmp_path, *options, output="one").returncode == 0
-    assert make(capfd, tmp_path, *options, output="two", processes=2).returncode == 0
-    signal.alarm(0)
-    assert listing(tmp_path / "one") == listing(tmp_path / "two")
-    assert not [path for path in tmp_path.iterdir() if "partial" in path.name]
-
-
-def test_stopped_anywhere_the_same_command_ends_with_the_same_files(tmp_path: Path, capfd, monkeypatch):
-    plant(tmp_path)
-    monkeypatch.setattr(tile_work, "CHUNK", 2)
-    options = ("--ratios", "train=0.7,test=0.3", "--empty-rate", 0.5, "--min-tissue", 0, "--name", "set")
-    writes = []
-    for module in (tile_work, tiles):
-        real = module.write_bytes
-        monkeypatch.setattr(module, "write_bytes", lambda *given, real=real: (writes.append(given[0]), real(*given)))
-    assert make(capfd, tmp_path, *options, output="whole").returncode == 0
-    wanted, count = listing(tmp_path / "whole"), len(writes)
-    assert count == 30  # 24 tiles, 3 overviews, 3 pictures
-    for stop in range(1, count, 5):
-        left = [stop]
-
-        def write(*given, left=left):
-            left[0] -= 1
-            if left[0] == 0:
-                raise KeyboardInterrupt
-            real(*given)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(tile_work, "write_bytes", write)
-            patch.setattr(tiles, "write_bytes", write)
-            assert make(capfd, tmp_path, *options).returncode == 130
-        assert not (tmp_path / "tiles").exists()
-        writes.clear()
-        assert make(capfd, tmp_path, *options).returncode == 0
-        assert listing(tmp_path / "tiles") == wanted
-        # Not written again is what stood already, but for the chunk that was begun and the overviews.
-        assert len(writes) <= count - stop + 1 + 2 + 3
-        (tmp_path / "tiles").rename(tmp_path / f"stopped{stop}")
-
-
-def test_killed_before_the_work_was_removed_it_is_whole(tmp_path: Path, capfd, monkeypatch):
-    plant(tmp_path, ["a"])
-    monkeypatch.setattr(tiles.shutil, "rmtree", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-    assert make(capfd, tmp_path).returncode == 130
-    monkeypatch.undo()
-    assert (tmp_path / "tiles/work").is_dir()
-    assert make(capfd, tmp_path).returncode == 0
-    assert not (tmp_path / "tiles/work").exists() and (tmp_path / "tiles/all.json").is_file()
-
-
-def test_a_full_disk_is_a_line_and_the_work_goes_on(tmp_path: Path, capfd, monkeypatch):
-    plant(tmp_path, ["a"])
-    real, left = tile_work.write_bytes, [3]
-
-    def write(path: Path, content: bytes) -> None:
-        left[0] -= 1
-        if left[0] <= 0:
-            raise OSError(errno.ENOSPC, "No space left on device", str(path))
-        real(path, content)
-
-    monkeypatch.setattr(tile_work, "write_bytes", write)
-    result = make(capfd, tmp_path)
-    assert result.returncode == 3
-    last = result.stderr.splitlines()[-1]
-    assert last.startswith("error: ") and "No space left on device" in last and "run this again to go on" in last
-    assert not (tmp_path / "tiles").exists()
-    monkeypatch.undo()
-    assert make(capfd, tmp_path).returncode == 0
-
-
-def refuse(capfd, folder: Path, *words: object) -> str:
-    """The one line of a mistake; nothing is left behind but what was there."""
-    before = set(folder.rglob("*"))
-    result = make(capfd, folder, *words)
-    (line,) = [line for line in result.stderr.splitlines() if "error: " in line]
-    assert result.returncode == 2 and "Traceback" not in result.stderr
-    assert set(folder.rglob("*")) == before
-    return line
-
-
-def test_a_truncated_slide(tmp_path: Path, capfd):
-    path = plant(tmp_path) / "slides/b.kfb"
-    path.write_bytes(path.read_bytes()[:-2000])
-    assert "b.kfb: cut off" in refuse(capfd, tmp_path)
-
-
-def test_no_scale_in_micrometers(tmp_path: Path, capfd):
-    plant(tmp_path, ["a"])
-    write_plain(tmp_path / "slides/a.bmp", smear(SIZE, CELLS))
-    assert "a.bmp: does not state micrometers per pixel; give a scale" in refuse(capfd, tmp_path, "--mpp", 0.5)
-
-
-def test_labels_without_a_slide(tmp_path: Path, capfd):
-    plant(tmp_path)
-    (tmp_path / "slides/c.kfb").rename(tmp_path / "slides/d.kfb")
-    assert "c: no such image, named by" in refuse(capfd, tmp_path)
-
-
-def test_labels_outside_of_their_slide(tmp_path: Path, capfd):
-    plant(tmp_path)
-    write_tianchi(tmp_path / "labels", {"b": [("pos", 5000, 40, 30, 30)]})
-    line = refuse(capfd, tmp_path)
-    assert "b.json" in line and "labels of another slide or scale?" in line
-    assert make(capfd, tmp_path, "--drop-invalid").returncode == 0
-
-
-def test_a_slide_of_16_bits(tmp_path: Path, capfd):
-    pytest.importorskip("pyvips")
-    plant(tmp_path, ["a"])
-    (tmp_path / "slides/a.kfb").unlink()
-    cv2.imwrite(str(tmp_path / "slides/a.png"), smear(SIZE, CELLS).astype(np.uint16) * 257)
-    assert "a.png: has pixels of the type ushort; convert it to 8 bits" in refuse(capfd, tmp_path)
-
-
-def test_two_slides_of_one_name(tmp_path: Path, capfd):
-    plant(tmp_path)
-    write_kfb(tmp_path / "a.kfb", smear(SIZE, []))
-    assert "has the name of" in refuse(capfd, tmp_path, "--negatives", tmp_path / "a.kfb")
-
-
-def test_more_splits_than_slides(tmp_path: Path, capfd):
-    assert "2 splits of 1 slides" in refuse(capfd, plant(tmp_path, ["a"]), "--ratios", "train=0.5,val=0.5")
-
-
-def test_an_output_that_exists(tmp_path: Path, capfd):
-    plant(tmp_path)
-    (tmp_path / "tiles").mkdir()
-    assert "tiles: exists already" in refuse(capfd, tmp_path)
-
-
-def test_what_was_begun_with_other_settings(tmp_path: Path, capfd, monkeypatch):
-    plant(tmp_path)
-    monkeypatch.setattr(tiles, "write_set", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-    assert make(capfd, tmp_path).returncode == 130
-    monkeypatch.undo()
-    assert "tiles.partial: begun with other slides, labels or settings" in refuse(capfd, tmp_path, "--overlap", 20)
-
-
-@pytest.mark.parametrize(
-    "words, message",
-    [
-        (("--overlap", 200), "must be less than --size"),
-        (("--empty-rate", 2), "a share is 1 at most"),
-        (("--scale", 0), "must be above 0"),
-        (("--jpeg-quality", 101), "100 is the best"),
-    ],
-)
-def test_options_out_of_range(tmp_path: Path, capfd, words: tuple, message: str):
-    with pytest.raises(SystemExit) as stop:
-        make(capfd, tmp_path, *words)
-    assert stop.value.code == 2 and message in capfd.readouterr().err

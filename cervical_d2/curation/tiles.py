@@ -64,6 +64,7 @@ def make_tiles(
         if picture:
             _draw(slides, folder, picture)
         yield from write_set(folder, slides, ratios, name, settings)
+        _sweep(folder)
         folder.rename(output)
         shutil.rmtree(output / "work")
     except OSError as error:
@@ -87,6 +88,13 @@ def _begin(folder: Path, labels: Sequence[SlideLabels], settings: TileSettings) 
     if folder.exists() and not path.exists() and any(folder.iterdir()):
         raise UserError(f"{folder}: holds something else; move it away")
     write_json(path, mark)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a process that was killed while it wrote has left of its temporary file (`files.write_bytes`)."""
+    for path in folder.rglob(".*"):
+        if path.suffix[1:].isdigit() and path.is_file():
+            path.unlink()
 
 
 def _count(labels: Sequence[SlideLabels], sizes: Sequence[tuple[int, int]], settings: TileSettings) -> int | None:

@@ -147,17 +147,9 @@ def run(args: argparse.Namespace, folder: Path) -> None:
             subprocess.run([sys.executable, __file__, "--write", str(place), "--sides", str(side)], check=True)
         for processes in args.processes:
             row = measure(place, f"tiles{processes}", processes)
-            rate, tiles = row["tiles"] / row["wall"], row["tiles"]
-            told = (
-                side,
-                processes,
-                tiles,
-                f"{row['wall']:.0f}",
-                f"{rate:.1f}",
-                f"{row['cpu']:.0f}",
-                f"{row['peak']:.0f}",
-            )
-            print("| " + " | ".join(map(str, told)) + " |", flush=True)
+            tiles, wall, cpu, peak = (row[key] for key in ("tiles", "wall", "cpu", "peak"))
+            told = f"{side} | {processes} | {tiles} | {wall:.0f} | {tiles / wall:.1f} | {cpu:.0f} | {peak:.0f}"
+            print(f"| {told} |", flush=True)
         cells, differing = misplaced(place, f"tiles{args.processes[-1]}", side)
         print(f"{side} px: {cells} cells planted, {differing} in another tile than the rule says", flush=True)
     place = folder / str(args.sides[0])
