@@ -24,7 +24,7 @@ $(READY): requirements.txt pyproject.toml tools/install_detectron2.py tools/dete
 	test -x $(RUN) || $(PYTHON) -m venv .venv
 	$(RUN) -m pip install --quiet "setuptools>=77" wheel -r requirements.txt
 	$(RUN) tools/install_detectron2.py $(if $(DETECTRON2),--force --source $(DETECTRON2))
-	$(RUN) -m pip install --quiet --no-build-isolation --editable ".[dev]"
+	$(RUN) -m pip install --quiet --no-build-isolation --editable ".[dev,slides]"
 	touch $@
 
 demo: $(READY) ## train on the embedded data set, evaluate, draw pictures

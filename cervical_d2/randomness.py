@@ -25,6 +25,7 @@ class Stream(IntEnum):
     CORRUPTION = 8
     COPIES = 9
     TURNS = 10
+    TILES = 11
 
 
 def generator(seed: int, stream: Stream, *keys: int) -> np.random.Generator:

@@ -10,7 +10,10 @@ import pytest
 from conftest import SHARED, real_data
 from detectron2.data import DatasetCatalog
 from format_scenes import boxes, image, read, write
+from slide_files import write_kfb
 
+from cervical_d2.datasets.images import image_fault
+from cervical_d2.datasets.problems import KINDS
 from cervical_d2.datasets.reading import read_split
 from cervical_d2.datasets.registry import definition_of, resolve
 from cervical_d2.errors import UserError
@@ -103,11 +106,9 @@ def test_yolo_that_cannot_be_understood_is_refused(yolo: Path, damage, words):
 
 def test_tianchi_slides_are_groups_and_repetitions_are_read_once(tmp_path: Path):
     image(tmp_path / "images/pos_0/T1.png", 200, 100)
-    (tmp_path / "images/pos_0/T2.kfb").write_bytes(b"kfb")
     cell = {"x": 10, "y": 20.5, "w": 30, "h": 40, "class": "HSIL"}
     region = {"x": 0, "y": 0, "w": 100, "h": 100, "class": "roi"}
     write(tmp_path / "labels/T1.json", [region, cell, dict(region), {**cell, "class": "LSIL"}, {"x": 1}, dict(cell)])
-    write(tmp_path / "labels/T2.json", [cell])
     document, problems = read("tianchi", tmp_path / "images", tmp_path / "labels")
     assert [(r["group_id"], r["width"], r["height"]) for r in document.records] == [("T1", 200, 100)]
     assert boxes(document) == [
@@ -115,9 +116,8 @@ def test_tianchi_slides_are_groups_and_repetitions_are_read_once(tmp_path: Path)
         ("HSIL", [10, 20.5, 40, 60.5]),
         ("LSIL", [10, 20.5, 40, 60.5]),
     ]
-    assert [kind for kind, _ in problems] == ["malformed", "unreadable-image"]
+    assert [kind for kind, _ in problems] == ["malformed"]
     assert "T1.json: object 5" in problems[0][1]
-    assert "export it as TIFF or PNG" in problems[1][1]
     (tmp_path / "data.yaml").write_text(
         "name: slides\nformat: tianchi\nclasses: [HSIL, LSIL]\ndrop: [roi]\n"
         "splits: {all: {images: images, annotations: labels, subset: one.txt}}\n"
@@ -126,6 +126,19 @@ def test_tianchi_slides_are_groups_and_repetitions_are_read_once(tmp_path: Path)
     write(tmp_path / "labels/T1.json", [region, cell])
     (record,) = DatasetCatalog.get(resolve(f"{tmp_path}/data.yaml:all"))
     assert (record["group_id"], len(record["annotations"])) == ("T1", 1)
+
+
+def test_a_slide_has_a_size_and_is_refused_for_training(tmp_path: Path):
+    pytest.importorskip("kfbslide")
+    (tmp_path / "images/pos_0").mkdir(parents=True)
+    write_kfb(tmp_path / "images/pos_0/T2.kfb", np.full((300, 400, 3), 230, np.uint8), levels=1)
+    write(tmp_path / "labels/T2.json", [{"x": 10, "y": 20, "w": 30, "h": 40, "class": "HSIL"}])
+    document, problems = read("tianchi", tmp_path / "images", tmp_path / "labels")
+    assert [(r["group_id"], r["width"], r["height"]) for r in document.records] == [("T2", 400, 300)]
+    assert problems == []
+    kind, finding = image_fault(tmp_path / "images/pos_0/T2.kfb", 400, 300) or ("", "")
+    assert (kind, finding) == ("huge-image", "a whole slide")
+    assert "make-tiles" in KINDS[kind].cure
 
 
 def test_folders_of_classes_without_masks(tmp_path: Path):

@@ -1,6 +1,6 @@
 """Numbers that must not move: configs, parameter counts, losses, figures, anchors, drawn scenes.
 
-`python tests/test_golden.py` computes them and writes golden.json; do that only where a change is wanted, and say why.
+`PYTHONPATH=. python tests/test_golden.py` computes them and writes golden.json. Do that only if a change is wanted.
 """
 
 import hashlib

@@ -41,6 +41,7 @@ GROUPS = {
         Command("statistics", "dataset_statistics", "describe data sets: classes, box sizes, image sizes, pixels"),
         Command("visualize", "visualize_data", "draw annotated images, as stored and as the network sees them"),
         Command("augmentations", "visualize_augmentation", "draw what each augmentation does to an image"),
+        Command("make-tiles", "make_tiles", "cut slides and large images into tiles with annotations, or into crops"),
         Command("split", "split_dataset", "divide a data set into splits or folds, by slide or patient"),
         Command("convert", "convert_dataset", "convert annotations between COCO, VOC, YOLO, CSV and GeoJSON"),
         Command("mean-std", "compute_mean_std", "compute the mean and standard deviation of the pixels"),

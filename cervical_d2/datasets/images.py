@@ -9,6 +9,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from cervical_d2.errors import UserError
+from cervical_d2.slides.slide import SLIDE_SUFFIXES
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
 
@@ -64,7 +65,14 @@ def files_below(folder: Path) -> list[Path]:
 def _by_stem(folder: Path) -> dict[str, Path]:
     if not os.path.isdir(folder):
         return {}
-    return {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in EXTENSIONS}
+    files = sorted(folder.iterdir())
+    # Of an image and a slide with one stem the image is meant.
+    return {
+        path.stem: path
+        for suffixes in (SLIDE_SUFFIXES, EXTENSIONS)
+        for path in files
+        if path.suffix.lower() in suffixes
+    }
 
 
 def relative_name(path: str, root: Path | None) -> str | None:
@@ -112,6 +120,8 @@ def _orientation(image: Image.Image, kind: str, path: Path) -> int:
 
 def look_at(path: Path) -> Header | Fault:
     """The header of a file that ought to be an image, or what is wrong with it."""
+    if path.suffix.lower() in SLIDE_SUFFIXES and os.path.isfile(path):
+        return "huge-image", "a whole slide"
     try:
         return _header(path)
     except (FileNotFoundError, NotADirectoryError):

@@ -46,7 +46,7 @@ KINDS = {
     "unreadable-image": Kind("error", "copy it again, or leave the image out with --drop-invalid"),
     "no-permission": Kind("error", "allow reading it, or leave the image out with --drop-invalid"),
     "truncated-image": Kind("error", "copy it again, or leave the image out with --drop-invalid"),
-    "huge-image": Kind("error", "cut it into tiles, or leave it out with --drop-invalid"),
+    "huge-image": Kind("error", "cut it into tiles (cervical-d2 make-tiles), or leave it out with --drop-invalid"),
     "not-8-bit": Kind("error", "convert it to 8 bits a channel, or leave it out with --drop-invalid"),
     "size-differs": Kind("error", "mend the annotations, or leave the image out with --drop-invalid"),
     "exif-rotated": Kind("error", "turn the pixels and remove the EXIF tag, or make the boxes anew"),

@@ -13,6 +13,7 @@ from cervical_d2.datasets.formats import Document, Record, Source, stem_of
 from cervical_d2.datasets.images import Header, files_below, look_at
 from cervical_d2.datasets.problems import Problems
 from cervical_d2.errors import UserError
+from cervical_d2.slides.slide import open_slide
 
 
 def subset_stems(path: Path) -> list[str]:
@@ -99,17 +100,26 @@ def images_folder(source: Source) -> Path:
 
 
 def image_record(image: Path, image_id: str, annotations: Path, problems: Problems) -> Record | None:
-    """A record without annotations, its size from the image's header; None, and told, where that cannot be read."""
+    """A record without annotations, its size from the image's header; None, and told, where that cannot be read.
+
+    Raises:
+        UserError: a slide, or an image as large as one, that cannot be opened.
+    """
     header = look_at(image)
-    if not isinstance(header, Header):
+    if isinstance(header, Header):
+        width, height = header.size
+    elif header[0] == "huge-image":  # it can be cut into tiles, and needs its size for that
+        with open_slide(image) as slide:
+            width, height = slide.size
+    else:
         kind, finding = header
         problems.add(kind, str(image), f"{finding}, named by {annotations}")
         return None
     return {
         "file_name": str(image),
         "image_id": image_id,
-        "height": header.size[1],
-        "width": header.size[0],
+        "height": height,
+        "width": width,
         "annotations": [],
         "source": str(annotations),
     }

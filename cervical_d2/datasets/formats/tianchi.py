@@ -23,8 +23,8 @@ from cervical_d2.datasets.formats.per_image import (
 from cervical_d2.datasets.images import EXTENSIONS, ImageFolder, files_below
 from cervical_d2.datasets.problems import Place, Problems
 from cervical_d2.files import write_folder
+from cervical_d2.slides.slide import SLIDE_SUFFIXES
 
-UNREADABLE = ".kfb"  # a scanner's own format, which nothing free opens
 KEYS = ("x", "y", "w", "h")
 
 
@@ -41,10 +41,6 @@ def read(source: Source, problems: Problems) -> Document:
     for stem, path in progress(annotation_files(source.annotations, ".json", source.subset).items()):
         beside = folder.find(stem)
         image = beside if beside.is_file() else images.get(Path(stem).name, beside)
-        if image.suffix.lower() == UNREADABLE:
-            finding = f"{UNREADABLE} slides cannot be opened; export it as TIFF or PNG"
-            problems.add("unreadable-image", str(image), finding)
-            continue
         try:
             entries = load_json(path)
             if not isinstance(entries, list):
@@ -62,9 +58,14 @@ def read(source: Source, problems: Problems) -> Document:
 
 
 def _slides(root: Path) -> dict[str, Path]:
-    """By stem; of two with one stem the one that can be opened."""
-    found = sorted(path for path in files_below(root) if path.suffix.lower() in (*EXTENSIONS, UNREADABLE))
-    return {path.stem: path for path in sorted(found, key=lambda path: path.suffix.lower() != UNREADABLE)}
+    """By stem; of an image and a slide with one stem the image."""
+    files = files_below(root)
+    return {
+        path.stem: path
+        for suffixes in (SLIDE_SUFFIXES, EXTENSIONS)
+        for path in files
+        if path.suffix.lower() in suffixes
+    }
 
 
 def _annotations(entries: list[Any], path: Path, problems: Problems) -> list[Record]:
