@@ -175,7 +175,7 @@ def test_labels_of_other_formats(tmp_path: Path, capfd, kind: str):
     if kind == "csv":
         rows = [f"a.kfb,pos,{x},{y},{w},{h}" for x, y, w, h in CELLS]
         labels = tmp_path / "other.csv"
-        labels.write_text("\n".join(["image,class,x,y,width,height", *rows]) + "\n")
+        labels.write_text("\n".join(["image,class,left,top,width,height", *rows]) + "\n")
     else:
         labels.mkdir()
         rings = [[[x, y], [x + w, y], [x + w, y + h], [x, y + h], [x, y]] for x, y, w, h in CELLS]
