@@ -129,7 +129,7 @@ def test_the_report_of_all_folds_is_one_page(trained, capsys):
     assert f"{figures['mean']:.1f} ± {figures['std']:.1f} %" in text
     matrix = text[text.index('class="heat"') :]
     assert all(f">{count}</td>" in matrix for row in summary["confusion"] for count in row)
-    assert "precision elsewhere" in text
+    assert "usually called precision" in text
     saved = json.loads((folder / "page/figures.json").read_text())
     assert saved["figures"]["accuracy"]["mean"] == figures["mean"]
     # TEST.REPORT wrote the same for all, and one for each fold.

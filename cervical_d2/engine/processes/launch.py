@@ -112,7 +112,7 @@ def _check(args: Namespace, device: str) -> None:
             f"--num-machines {args.num_machines} needs --dist-url tcp://HOST:PORT, the same on every machine"
         )
     if not 0 <= args.machine_rank < args.num_machines:
-        raise UserError(f"--machine-rank {args.machine_rank}: machine ranks run from 0 to {args.num_machines - 1}")
+        raise UserError(f"--machine-rank {args.machine_rank}: machines count from 0 to {args.num_machines - 1}")
 
 
 def join_group(place: Place, device: str) -> None:
