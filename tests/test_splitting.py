@@ -75,3 +75,9 @@ def test_deviation_by_hand():
     # Splits of 3 and 1 of 4 images against 1/2: 1/4 off each; boxes 0 and 2 of 2: 1/2 off each; an empty class: 0.
     counts = np.array([[3, 0, 0], [1, 2, 0]])
     assert deviation(counts, np.array([0, 1]), np.array([0.5, 0.5])).tolist() == [0.25, 0.5, 0]
+
+
+def test_groups_that_hold_nothing_are_given_out_too():
+    counts = np.array([[3, 1], [0, 0], [2, 2], [0, 0]])
+    chosen = stratify(counts, np.array([0.5, 0.5]), np.random.default_rng(0))
+    assert set(chosen) <= {0, 1}

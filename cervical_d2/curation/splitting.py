@@ -33,7 +33,8 @@ def stratify(counts: np.ndarray, ratios: np.ndarray, rng: Generator) -> np.ndarr
         left = counts[free].sum(axis=0)
         rare = np.where(left[1:] > 0, left[1:], np.inf)
         column = int(rare.argmin()) + 1 if rare.size and np.isfinite(rare.min()) else 0
-        groups = rng.permutation(free[counts[free, column] > 0])
+        # Groups of nothing at all, such as slides without a tile, come last and go anywhere.
+        groups = rng.permutation(free[counts[free, column] > 0] if left[column] else free)
         # The largest first: the small ones even out what these leave.
         for group in groups[np.argsort(-counts[groups, column], kind="stable")]:
             order = np.lexsort((rng.random(len(ratios)), -wanted[:, 0], -wanted[:, column]))
