@@ -97,9 +97,10 @@ class Analysis:
         return match_coco(self.inputs.truth, detections, IOU_50, ANY_AREA, len(detections.score))
 
     @functools.cached_property
-    def ranked_alone(self) -> list[Ranking]:
-        """Class by class from `matches`: COCO's rule at an IoU of 0.5, without its limit of detections."""
-        return rankings(self.matches, self.inputs.truth, **self.size)
+    def findings(self) -> list[Ranking]:
+        """Class by class, as `lesions` are: no repeats, and no limit of detections; for FROC."""
+        matches = without_repeats(self.matches, self.inputs.detections)
+        return rankings(matches, self.inputs.truth, **self.size)
 
     @functools.cached_property
     def lesions(self) -> Ranking:

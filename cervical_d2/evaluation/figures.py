@@ -60,7 +60,7 @@ def _mean_froc(it: Weighted, kind: str) -> Values:
 
 def _class_froc(it: Weighted) -> Mapping[str, Floats]:
     images = it.images.sum(axis=1)
-    ranked = it.analysis.ranked_alone
+    ranked = it.analysis.findings
     return _of_classes(it, (100 * sensitivities(each, it.images, images).mean(axis=1) for each in ranked))
 
 

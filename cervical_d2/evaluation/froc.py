@@ -75,10 +75,12 @@ def lesions(truth: Truth, detections: Detections, abnormal: Bools) -> tuple[Trut
 
 
 def without_repeats(matches: Matches, detections: Detections) -> Matches:
-    """`matches`, in which a finding is wrong only once: detections of several grades on one place are one finding.
+    """`matches`, in which a wrong detection that repeats a surer one of its class (`SAME_CELL`) does not count.
 
-    It has the highest of their scores. This is done after matching, so that cells that overlap can all be found.
+    A cell, or a place that is none, that was called several grades is one finding with the highest of their scores. This
+    is done after matching, so that cells that overlap can all be found.
     """
-    first = np.zeros(len(detections.score), bool)
-    first[suppressed(detections, SAME_CELL)] = True
+    correct, first = np.zeros((2, len(detections.score)), bool)
+    correct[matches.row] = matches.correct[0, 0]
+    first[suppressed(detections, SAME_CELL, spared=correct)] = True
     return matches._replace(wrong=matches.wrong & first[matches.row])
