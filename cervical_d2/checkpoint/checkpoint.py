@@ -11,6 +11,8 @@ from cervical_d2.errors import UserError
 
 KEY = "cervical_d2"
 """Under which a file carries its config and class names."""
+NUMBERED = "numbered"
+"""Under which, within that, it names the periodic checkpoints that its run keeps."""
 
 
 class Checkpoint(NamedTuple):
@@ -24,6 +26,16 @@ class Checkpoint(NamedTuple):
     content: dict[str, Any]
     config: str
     classes: list[str]
+
+    @property
+    def run(self) -> str:
+        """Which run it is of (`RunFolder.run_id`), empty where it does not say so."""
+        return str((self.content.get(KEY) or {}).get("run") or "")
+
+    @property
+    def numbered(self) -> list[str]:
+        """The periodic checkpoints of its run that were there when it was written, oldest first."""
+        return [Path(str(name)).name for name in (self.content.get(KEY) or {}).get(NUMBERED) or ()]
 
     @staticmethod
     def open(path: str | Path) -> "Checkpoint":

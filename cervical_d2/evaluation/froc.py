@@ -77,8 +77,8 @@ def lesions(truth: Truth, detections: Detections, abnormal: Bools) -> tuple[Trut
 def without_repeats(matches: Matches, detections: Detections) -> Matches:
     """`matches`, in which a wrong detection that repeats a surer one of its class (`SAME_CELL`) does not count.
 
-    A cell, or a place that is none, that was called several grades is one finding with the highest of their scores. This
-    is done after matching, so that cells that overlap can all be found.
+    So a cell, or background, that was called several grades is one finding, with the highest of their scores. Repeats
+    are looked for after matching, so that cells that overlap can all be found.
     """
     correct, first = np.zeros((2, len(detections.score)), bool)
     correct[matches.row] = matches.correct[0, 0]
