@@ -84,10 +84,10 @@ def load_dumped_config(text: str, where: str) -> CfgNode:
         logging.getLogger("detectron2.cervical_d2").warning(
             "%s: of another Detectron2; left out %s, which this one has not", where, ", ".join(foreign)
         )
-    for name in foreign:
-        section, leaf = _section(dumped, name)
-        del section[leaf]
     try:
+        for name in foreign:
+            section, leaf = _section(dumped, name)
+            del section[leaf]
         cfg.merge_from_other_cfg(dumped)
     except (KeyError, ValueError, AssertionError) as error:
         raise UserError(f"{where}: {_first_line(error)}") from error
@@ -129,9 +129,13 @@ def _check_bases(path: Path, above: tuple[Path, ...], read: list[Path]) -> None:
     if len(read) > MOST_BASES:
         raise ValueError(f"its _BASE_ lead to more than {MOST_BASES} files")
     spec = parse_yaml(path.read_text(encoding="utf-8"))
-    bases = spec.get("_BASE_") if isinstance(spec, dict) else None
+    if not isinstance(spec, dict):
+        raise ValueError(f"{path.name} is no table of settings, such as SEED: 1")
+    bases = spec.get("_BASE_", [])
     for base in bases if isinstance(bases, list) else [bases]:
-        if isinstance(base, str) and "://" not in base:
+        if not isinstance(base, str):
+            raise ValueError(f"_BASE_ is {base!r:.60}, not the name of a file")
+        if "://" not in base:
             _check_bases(path.parent / Path(base).expanduser(), (*above, path), read)
 
 
@@ -169,6 +173,8 @@ def _refuse_unknown(loaded: CfgNode, known: set[str], where: str) -> None:
 
 def _unknown_key(name: str, known: set[str]) -> str:
     sections = {key.rsplit(".", depth)[0] for key in known for depth in range(key.count(".") + 1)}
+    if name in sections:
+        return f"{name} is a section; write its keys below it"
     near = difflib.get_close_matches(name, sorted(known | sections), n=1, cutoff=0.5)
     return f"unknown key {name}" + (f"; did you mean {near[0]}?" if near else "")
 

@@ -21,8 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    if args.samples < 1:
-        parser.error("--samples: at least 1")
+    if args.samples < 1 or args.seed < 0 or not 0 <= args.score <= 1:
+        parser.error("--samples is at least 1, --seed at least 0, --score from 0 to 1")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -36,6 +36,8 @@ def run(args: argparse.Namespace) -> None:
     from cervical_d2.evaluation.severity import OWN
     from cervical_d2.files import write_json
 
+    if args.output and (args.output.is_dir() or args.output.resolve() in [file.resolve() for file in args.files]):
+        raise UserError(f"{args.output}: a folder, or what is compared; choose another --output")
     names = told_apart(list(map(str, args.files)), args.files)
     loaded = load_inputs(resolve(args.dataset), args.files, args.severity or OWN)
     for note in loaded.notes:

@@ -131,7 +131,7 @@ class CervicalCheckpointer(DetectionCheckpointer):
         others = [path for path in folder.glob("model_*.pth") if path.stem != BEST]
         others.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
         tag = folder / LAST
-        marked = folder / tag.read_text().strip() if tag.exists() else folder
+        marked = folder / tag.read_text(errors="replace").strip("\0\n ") if tag.is_file() else folder
         return [marked] * marked.is_file() + [path for path in others if path != marked]
 
     def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
@@ -157,7 +157,7 @@ class CervicalCheckpointer(DetectionCheckpointer):
                 f"{filename}: not of this trainer (Detectron2's own leaves out what an exact resume needs); start a "
                 f"new run from its weights: MODEL.WEIGHTS {filename} and another OUTPUT_DIR"
             )
-        if "ema" in loaded and not to_go_on:
+        if KEY in loaded and "ema" in loaded and not to_go_on:
             loaded["model"] = loaded["ema"]["average"]  # what was evaluated
         if is_foreign(loaded):
             raise UserError(
@@ -166,6 +166,8 @@ class CervicalCheckpointer(DetectionCheckpointer):
         if filename.endswith(".pkl") and "model" not in loaded:
             raise UserError(f"{filename}: no 'model' in it; only Detectron2's own .pkl files are read")
         checkpoint = loaded if "model" in loaded else {"model": loaded}
+        if odd := [name for name, value in checkpoint["model"].items() if not hasattr(value, "shape")]:
+            raise UserError(f"{filename}: {odd[0]!r:.60} is no tensor; take the checkpoint as its training wrote it")
         if not self._resuming and "config" in self.about:  # a training starts
             drop_other_anchors(checkpoint, self.about["config"], filename)
         return checkpoint

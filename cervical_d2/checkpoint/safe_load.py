@@ -95,11 +95,17 @@ def _unpickled(content: bytes) -> Any:
 
 
 def _check_zip(file: BinaryIO) -> None:
-    """Raises `ValueError` if a zip file, as torch writes it without compression, claims more than its size."""
+    """Raises `ValueError` if a zip file, as torch writes it without compression, is broken off, damaged, or claims more
+    than its size."""
+    if file.read(2) == b"PK" and not zipfile.is_zipfile(file):
+        raise ValueError("it is broken off")
     if zipfile.is_zipfile(file):
-        claimed = sum(part.file_size for part in zipfile.ZipFile(file).infolist())
+        parts = zipfile.ZipFile(file)
+        claimed = sum(part.file_size for part in parts.infolist())
         if claimed > (size := file.seek(0, io.SEEK_END)):
             raise ValueError(f"it claims {claimed} bytes, but has {size}")
+        if damaged := parts.testzip():  # torch reads over a changed bit
+            raise ValueError(f"{damaged} in it is damaged")
     file.seek(0)
 
 
@@ -136,6 +142,8 @@ def load_file(path: str) -> dict[str, Any]:
     ) as error:
         asked = re.search(r"(?:unsupported|global:) GLOBAL (\S+)", str(error))
         reason = f"it asks for {asked[1]}" if asked else str(error).strip().split("\n")[0][:160]
+        if not asked and (not reason or "Weights only load failed" in reason or isinstance(error, KeyError)):
+            reason = "it holds something else" if Path(path).stat().st_size else "it is empty"
         raise UserError(
             f"{path}: not a whole file of weights alone, refused ({reason}); copy it again, or export its state dict"
         ) from error

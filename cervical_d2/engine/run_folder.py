@@ -14,6 +14,8 @@ from cervical_d2.errors import UserError
 from cervical_d2.evaluation.classification_evaluator import Answered, read_answers
 from cervical_d2.evaluation.predictions import PREDICTIONS
 
+NUMBER = int | float | None
+
 
 class RunFolder:
     """An OUTPUT_DIR of train_net.py or tools/train_classifier.py: where each of its files is, and what it says.
@@ -60,14 +62,14 @@ class RunFolder:
     @functools.cached_property
     def starts(self) -> list[dict[str, Any]]:
         """The entries of run.json, oldest first; none without the file. Raises `UserError` if it is broken off."""
-        if not self.record.is_file():
+        if not self.record.exists():
             return []
         try:
             starts = [dict(entry) for entry in json.loads(self.record.read_bytes())["starts"]]
             if lacking := [key for key in ("time", "command") if any(key not in start for start in starts)]:
                 raise LookupError(f"no {lacking[0]}")
             return starts
-        except (ValueError, LookupError, TypeError) as error:
+        except (ValueError, LookupError, TypeError, OSError) as error:
             raise UserError(
                 f"{self.record}: not the whole record of a run's starts ({error}); remove it to do without it"
             ) from error
@@ -99,8 +101,11 @@ class RunFolder:
         rows = []
         for number, line in enumerate(lines, 1):
             try:
-                rows.append(dict(json.loads(line)))
-            except (ValueError, TypeError) as error:
+                row = dict(json.loads(line))
+                if not (isinstance(row["iteration"], int) and all(isinstance(each, NUMBER) for each in row.values())):
+                    raise ValueError("not numbers at an iteration")
+                rows.append(row)
+            except (ValueError, TypeError, LookupError) as error:
                 if number < len(lines):
                     raise UserError(f"{self.history}: line {number} is not JSON ({error}); remove that line") from error
         return rows

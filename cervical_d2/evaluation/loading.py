@@ -52,6 +52,8 @@ def load_inputs(dataset: str, files: Sequence[Path], severity: Path = OWN) -> Lo
         for name, known in zip(split.classes, graded.known, strict=True)
         if not known and graded.known.any()
     ]
+    if severity != OWN and not graded.known.any():
+        notes.append(f"{severity}: lists no class of {dataset} ({', '.join(split.classes)}); every cell is a lesion")
     radius = MetadataCatalog.get(dataset).get("center_radius")
     inputs = []
     for path in files:

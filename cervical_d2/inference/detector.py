@@ -66,7 +66,10 @@ class Detector:
         if score_threshold is not None:
             self.cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = score_threshold
             self.cfg.MODEL.RETINANET.SCORE_THRESH_TEST = score_threshold
-        self.model = build_model(self.cfg).eval()
+        try:
+            self.model = build_model(self.cfg).eval()
+        except KeyError as error:
+            raise UserError(f"{weights}: its config names a part of a network that is not here ({error})") from error
         if self.cfg.MODEL.CHANNELS_LAST:
             self.model = self.model.to(memory_format=torch.channels_last)
         CervicalCheckpointer(self.model, strict=True).load(checkpoint.path)
