@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode, get_cfg
-from yaml import YAMLError
 
 from cervical_d2.config_keys import DEFAULTS, KEYS
 from cervical_d2.errors import UserError
+from cervical_d2.yaml_text import parse_yaml
 
+MOST_BASES = 50  # files that one config may be made of
 CONFIG_ROOTS = (Path(__file__).parent / "configs", Path(__file__).parents[1] / "configs")
 
 
@@ -86,10 +87,10 @@ def load_dumped_config(text: str, where: str) -> CfgNode:
         logging.getLogger("detectron2.cervical_d2").warning(
             "%s: written by another Detectron2 version; ignored %s, unknown here", where, ", ".join(foreign)
         )
-    for name in foreign:
-        section, leaf = _section(dumped, name)
-        del section[leaf]
     try:
+        for name in foreign:
+            section, leaf = _section(dumped, name)
+            del section[leaf]
         cfg.merge_from_other_cfg(dumped)
     except (KeyError, ValueError, AssertionError) as error:
         raise UserError(f"{where}: {_first_line(error)}") from error
@@ -98,24 +99,47 @@ def load_dumped_config(text: str, where: str) -> CfgNode:
 
 def _parsed_dump(text: str, where: str) -> CfgNode:
     try:
-        if dumped := CfgNode.load_cfg(text):
-            return dumped
+        if dumped := parse_yaml(text):
+            return CfgNode(dumped)
         reason = "it is empty"
-    except (YAMLError, AttributeError, TypeError, AssertionError) as error:
+    except (ValueError, AttributeError, TypeError, AssertionError, RecursionError) as error:
         reason = _first_line(error)
     raise UserError(f"{where}: not a config in YAML ({reason}); restore it, or take another run")
 
 
 def _merge_file(cfg: CfgNode, path: Path, known: set[str]) -> None:
     try:
+        _check_bases(path, (), [])
         loaded = CfgNode(CfgNode.load_yaml_with_base(str(path)))
-    except (YAMLError, OSError, AttributeError, TypeError, UnicodeDecodeError, AssertionError) as error:
+    except (ValueError, OSError, AttributeError, TypeError, AssertionError, RecursionError) as error:
         raise UserError(f"{path}: not a readable YAML config ({_first_line(error)})") from error
     _refuse_unknown(loaded, known, str(path))
     try:
         cfg.merge_from_other_cfg(_with_floats(loaded, cfg))
     except (KeyError, ValueError, AssertionError) as error:
         raise UserError(f"{path}: {_first_line(error)}") from error
+
+
+def _check_bases(path: Path, above: tuple[Path, ...], read: list[Path]) -> None:
+    """Parse `path` and the local files below its `_BASE_`, so that Detectron2, which just follows it, ends.
+
+    `above`: the files that led here; `read`: all that were read. Raises `ValueError` for a circle and for too many.
+    """
+    path = path.resolve()
+    read.append(path)
+    if path in above:
+        raise ValueError("_BASE_ goes in a circle: " + " -> ".join(file.name for file in (*above, path)))
+    if len(read) > MOST_BASES:
+        raise ValueError(f"its _BASE_ lead to more than {MOST_BASES} files")
+    spec = parse_yaml(path.read_text(encoding="utf-8"))
+    if not isinstance(spec, dict):
+        raise ValueError(f"{path.name} is no table of settings, such as SEED: 1")
+    bases = spec.get("_BASE_", [])
+    for base in bases if isinstance(bases, list) else [bases]:
+        if not isinstance(base, str):
+            raise ValueError(f"_BASE_ is {base!r:.60}, not the name of a file")
+        if "://" not in base:
+            _check_bases(path.parent / Path(base).expanduser(), (*above, path), read)
 
 
 def _with_floats(loaded: CfgNode, cfg: CfgNode) -> CfgNode:
@@ -152,6 +176,8 @@ def _refuse_unknown(loaded: CfgNode, known: set[str], where: str) -> None:
 
 def _unknown_key(name: str, known: set[str]) -> str:
     sections = {key.rsplit(".", depth)[0] for key in known for depth in range(key.count(".") + 1)}
+    if name in sections:
+        return f"{name} is a section; write its keys below it"
     near = difflib.get_close_matches(name, sorted(known | sections), n=1, cutoff=0.5)
     return f"unknown key {name}" + (f"; did you mean {near[0]}?" if near else "")
 

@@ -133,7 +133,8 @@ def test_the_best_is_not_where_a_resume_goes_on(tmp_path: Path):
     checkpointer.save("model_0000001")
     checkpointer.save("model_best")
     assert checkpointer.get_checkpoint_file() == str(tmp_path / "model_0000001.pth")
-    assert load_file(str(tmp_path / "model_best.pth"))["cervical_d2"] == {"classes": ["a"]}
+    about = {"classes": ["a"], "numbered": ["model_0000001.pth"]}
+    assert load_file(str(tmp_path / "model_best.pth"))["cervical_d2"] == about
 
 
 def test_a_resume_goes_on_from_the_newest_whole_checkpoint(tmp_path: Path):

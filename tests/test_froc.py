@@ -5,10 +5,13 @@ import pytest
 from box_arrays import found_of, truth_of
 from test_coco_pycocotools import random_scene
 
+from cervical_d2.evaluation.analysis import Analysis, EvaluationInput
 from cervical_d2.evaluation.curves import rankings
-from cervical_d2.evaluation.froc import RATES, froc, lesions, operation_at, sensitivities
+from cervical_d2.evaluation.figures import figures_of
+from cervical_d2.evaluation.froc import RATES, froc, lesions, operation_at, sensitivities, without_repeats
 from cervical_d2.evaluation.matching import match_coco
 from cervical_d2.evaluation.protocols import ANY_AREA, IOU_50
+from cervical_d2.evaluation.severity import read_severity
 from cervical_d2.evaluation.units import area_under_roc, rates_at, roc, units_of
 
 FAR = [500, 500, 540, 540]
@@ -80,11 +83,35 @@ def test_grades_of_one_cell_are_one_finding():
     truth = truth_of(cells(3), labels=[0, 1, 2])
     second, third = cells(3)[1], cells(3)[2]
     found = found_of([second, second, third, cells(3)[0]], [0.6, 0.8, 0.7, 0.9], labels=[1, 2, 1, 0])
-    true, kept = lesions(truth, found, abnormal)
+    true, graded = lesions(truth, found, abnormal)
     assert true.label.tolist() == [0, 0]
-    assert sorted(kept.score) == [0.7, 0.8]  # the normal cell's is gone, and the lower of two on one cell
-    (ranking,) = ranked(true, kept)
-    assert ranking.correct[0, 0].tolist() == [True, True]  # the third is found, if not by its grade
+    assert sorted(graded.score) == [0.6, 0.7, 0.8]  # the normal cell's is gone
+    matches = without_repeats(match_coco(true, graded, IOU_50, ANY_AREA, 10**6), graded)
+    assert matches.score.tolist() == [0.8, 0.7, 0.6]
+    assert matches.correct[0, 0].tolist() == [True, True, False]  # the third cell is found, if not by its grade
+    assert not matches.wrong.any()  # the lower of two on one cell is no false positive
+
+
+def test_a_false_finding_of_several_grades_is_one_false_positive():
+    found = found_of([FAR, FAR, FAR], [0.6, 0.8, 0.7], labels=[0, 1, 2])
+    true, graded = lesions(truth_of(cells(1)), found, np.ones(3, bool))
+    matches = without_repeats(match_coco(true, graded, IOU_50, ANY_AREA, 10**6), graded)
+    assert matches.score[matches.wrong[0, 0]].tolist() == [0.8]
+
+
+@pytest.mark.parametrize("radius", [None, 25.0])
+def test_the_truth_as_predictions_has_100_at_every_rate(radius):
+    """Cells of different and of equal grades that overlap by an IoU of 0.82, and 130 of one class in an image."""
+    near = cells(130) + np.array([5, 0, 5, 0])
+    boxes = np.concatenate([cells(130), near])
+    truth = truth_of(boxes, labels=[0] * 130 + [0, 1] * 65)
+    severity = read_severity(["LSIL", "HSIL"])
+    middle = (boxes[:, :2] + boxes[:, 2:]) / 2
+    found = found_of(boxes, np.ones(260), labels=truth.label)
+    inputs = EvaluationInput(["LSIL", "HSIL"], truth, found, np.zeros(1, int), True, severity, middle, radius)
+    figures = {name: value[0] for name, value in figures_of(Analysis(inputs)).items() if name.startswith("froc")}
+    assert len(figures) == 8 + 8 + 2
+    assert figures == dict.fromkeys(figures, 100.0)
 
 
 def test_units_are_images_or_slides_by_hand():

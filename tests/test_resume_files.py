@@ -8,6 +8,10 @@ from small_model import SMALL
 from test_resume import history
 from test_trainer import train, trainer_of
 
+from cervical_d2.checkpoint.checkpoint import Checkpoint
+from cervical_d2.config import load_config
+from cervical_d2.engine.run import run_config
+from cervical_d2.engine.run_folder import RunFolder
 from cervical_d2.errors import UserError
 
 
@@ -68,3 +72,37 @@ def test_checkpoints_of_detectron2s_own_trainer_are_refused_with_the_cure(tiny: 
     # The cure works.
     weights = tiny / "run/model_0000001.pth"
     train(tiny, *SMALL, "SOLVER.MAX_ITER", 1, "MODEL.WEIGHTS", weights, "OUTPUT_DIR", tiny / "new")
+
+
+def started(tiny: Path, *options: object, resume: bool = False) -> None:
+    """`cervical-d2 train` in this process: with run.json, by which a run is known."""
+    words = [str(word) for word in (*SMALL, "TEST.VAL_LOSS", False, "SOLVER.CHECKPOINT_PERIOD", 1, *options)]
+    run_config(load_config(str(tiny / "config.yaml"), words), train=True, resume=resume)
+
+
+def test_a_folder_with_checkpoints_is_no_place_for_a_new_run(tiny: Path):
+    (tiny / "run").mkdir()
+    (tiny / "run/model_0009999.pth").write_bytes(b"of another run")
+    with pytest.raises(UserError, match="run: holds a run; go on with --resume, or choose another OUTPUT_DIR"):
+        started(tiny, "SOLVER.MAX_ITER", 1)
+    assert [path.name for path in (tiny / "run").iterdir()] == ["model_0009999.pth"]
+
+
+def test_checkpoints_of_another_run_are_neither_deleted_nor_resumed_from(tiny: Path):
+    started(tiny, "SOLVER.MAX_ITER", 5, "OUTPUT_DIR", tiny / "other", "SEED", 5)
+    started(tiny, "SOLVER.MAX_ITER", 3, "SOLVER.CHECKPOINT_KEEP", 1)
+    strangers = {name: (tiny / "other/model_final.pth").read_bytes() for name in ("model_0000000", "model_0009999")}
+    for name, content in strangers.items():
+        (tiny / f"run/{name}.pth").write_bytes(content)
+    options = ("SOLVER.MAX_ITER", 6, "SOLVER.CHECKPOINT_KEEP", 2)
+    (tiny / "run/last_checkpoint").unlink()  # what is newest are then the strangers
+    started(tiny, *options, resume=True)
+    numbered = sorted(path.stem for path in (tiny / "run").glob("model_0*.pth"))  # it went on from 3, not from 5
+    assert numbered == ["model_0000000", "model_0000003", "model_0000004", "model_0009999"]
+    assert {name: (tiny / f"run/{name}.pth").read_bytes() for name in strangers} == strangers
+    assert Checkpoint.open(tiny / "run/model_final.pth").run == RunFolder(tiny / "run").run_id
+    for name in ("model_final", "model_best", "model_0000003", "model_0000004"):
+        (tiny / f"run/{name}.pth").unlink()
+    fresh = trainer_of(tiny, *SMALL, resume=True)
+    fresh.resume_or_load(resume=True)
+    assert fresh.start_iter == 0

@@ -21,8 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    if args.samples < 1:
-        parser.error("--samples: at least 1")
+    if args.samples < 1 or args.seed < 0 or not 0 <= args.score <= 1:
+        parser.error("--samples is at least 1, --seed at least 0, --score from 0 to 1")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -30,21 +30,22 @@ def run(args: argparse.Namespace) -> None:
     from cervical_d2.datasets.registry import resolve
     from cervical_d2.errors import UserError
     from cervical_d2.evaluation.analysis import Analysis
-    from cervical_d2.evaluation.bootstrap import measure
     from cervical_d2.evaluation.comparison import compare, document, text, verdict
-    from cervical_d2.evaluation.figures import figures_of, statistic
-    from cervical_d2.evaluation.loading import load_inputs
+    from cervical_d2.evaluation.figures import figures_of, measured
+    from cervical_d2.evaluation.loading import load_inputs, told_apart
     from cervical_d2.evaluation.severity import OWN
     from cervical_d2.files import write_json
 
+    if args.output and (args.output.is_dir() or args.output.resolve() in [file.resolve() for file in args.files]):
+        raise UserError(f"{args.output}: a folder, or what is compared; choose another --output")
+    names = told_apart(list(map(str, args.files)), args.files)
     loaded = load_inputs(resolve(args.dataset), args.files, args.severity or OWN)
     for note in loaded.notes:
         print(note, file=sys.stderr)
     analyses = [Analysis(one, args.score) for one in loaded.inputs]
     if args.figure not in (known := figures_of(analyses[0])):
         raise UserError(f"--figure {args.figure}: there are {', '.join(known)}")
-    differences = compare(*(measure(statistic(item), item.inputs.units, args.samples, args.seed) for item in analyses))
-    names = [str(file) for file in args.files]
+    differences = compare(*(measured(item, args.samples, args.seed) for item in analyses))
     print(text(differences, names))
     print("\n" + verdict(next(item for item in differences if item.name == args.figure), names, args.figure))
     if args.output:

@@ -21,10 +21,12 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
 def run(args: argparse.Namespace) -> None:
     """Read all, tell, draw."""
     from cervical_d2.engine.run_folder import RunFolder
+    from cervical_d2.evaluation.loading import told_apart
     from cervical_d2.files import write_bytes
     from cervical_d2.report.axes import png
     from cervical_d2.report.run_comparison import comparison, curves
 
+    told_apart(list(map(str, args.runs)), args.runs)  # refuses one that is named twice
     runs = list(map(RunFolder, args.runs))
     text = comparison(runs)
     figure = curves(runs) if args.output else None

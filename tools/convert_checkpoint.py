@@ -29,17 +29,17 @@ def run(args: argparse.Namespace) -> None:
 
     import torch
 
+    from cervical_d2.checkpoint.checkpoint import Checkpoint
     from cervical_d2.checkpoint.conversion.convert import convert
     from cervical_d2.checkpoint.conversion.input_settings import as_yaml, resnet_name
     from cervical_d2.checkpoint.conversion.source import Options
-    from cervical_d2.checkpoint.safe_load import load_file
     from cervical_d2.errors import UserError
     from cervical_d2.files import write_bytes
 
     if args.target.suffix != ".pth" or args.target.is_dir():
         raise UserError(f"{args.target}: a checkpoint to write ends in .pth")
     options = Options(args.backbone_only, args.style, args.bn_eps, args.mmdet2)
-    converted = convert(load_file(args.source), args.source, options)
+    converted = convert(Checkpoint.open(args.source).content, args.source, options)
     content = io.BytesIO()
     torch.save({"model": converted.state}, content)
     write_bytes(args.target, content.getvalue())

@@ -24,8 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    if args.samples < 1 or not 0 <= args.score <= 1:
-        parser.error("--samples is at least 1, --score from 0 to 1")
+    if args.samples < 1 or args.seed < 0 or not 0 <= args.score <= 1:
+        parser.error("--samples is at least 1, --seed at least 0, --score from 0 to 1")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -48,7 +48,9 @@ def run(args: argparse.Namespace) -> None:
         return
     if is_file and not (args.dataset and args.output):
         raise UserError(f"{args.source}: a file of predictions needs --dataset and --output")
-    dataset = resolve(args.dataset or source.cfg.DATASETS.TEST[0])
+    if not (named := args.dataset or next(iter(source.cfg.DATASETS.TEST), "")):
+        raise UserError(f"{source.config}: DATASETS.TEST is empty; name a split with --dataset")
+    dataset = resolve(named)
     sources = [evaluated(one, dataset) for one in (source, args.baseline) if one]
     options = Options(args.score, args.samples, args.seed, args.severity or OWN)
     path, notes = write_evaluation_report(dataset, sources, args.output or args.source / "report", options)

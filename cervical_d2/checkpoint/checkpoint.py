@@ -11,6 +11,10 @@ from cervical_d2.errors import UserError
 
 KEY = "cervical_d2"
 """Under which a file carries its config and class names."""
+PARTS: dict[str, tuple[str, ...]] = {"ema": ("average",), "trainer": ()}
+"""Dictionaries in our files, and what has to be in them."""
+NUMBERED = "numbered"
+"""Under which, within that, it names the periodic checkpoints that its run keeps."""
 
 
 class Checkpoint(NamedTuple):
@@ -24,6 +28,16 @@ class Checkpoint(NamedTuple):
     content: dict[str, Any]
     config: str
     classes: list[str]
+
+    @property
+    def run(self) -> str:
+        """Which run it is of (`RunFolder.run_id`), empty where it does not say so."""
+        return str((self.content.get(KEY) or {}).get("run") or "")
+
+    @property
+    def numbered(self) -> list[str]:
+        """The periodic checkpoints of its run that were there when it was written, oldest first."""
+        return [Path(str(name)).name for name in (self.content.get(KEY) or {}).get(NUMBERED) or ()]
 
     @staticmethod
     def open(path: str | Path) -> "Checkpoint":
@@ -58,8 +72,17 @@ def _opened(path: str, modified: int, size: int) -> Checkpoint:
         raise _wrong(path, "its config is", config, "text")
     if not isinstance(classes, list | tuple) or not all(isinstance(name, str) for name in classes):
         raise _wrong(path, "its classes are", classes, "a list of names")
-    if not isinstance(content.get("model", {}), Mapping):
-        raise _wrong(path, "'model' is", content["model"], "a dictionary of weights")
+    if len(set(classes)) < len(classes):
+        raise _wrong(path, "its classes are", classes, "names that differ")
+    for key, parts in PARTS.items() if KEY in content else ():
+        value = content.get(key, {})
+        if not isinstance(value, Mapping) or (key in content and set(parts) - value.keys()):
+            raise _wrong(
+                path, f"{key!r} is", value, " ".join(["a dictionary with", *parts] if parts else ["a dictionary"])
+            )
+    weights = [content.get("model", {}), content["ema"]["average"] if KEY in content and "ema" in content else {}]
+    if wrong := [part for part in weights if not isinstance(part, Mapping)]:
+        raise _wrong(path, "'model' is", wrong[0], "a dictionary of weights")
     return Checkpoint(path, content, config, list(classes))
 
 

@@ -4,6 +4,7 @@ from detectron2.config import CfgNode
 
 from cervical_d2.checkpoint.checkpointer import CervicalCheckpointer
 from cervical_d2.engine.processes.ranks import on_all_ranks
+from cervical_d2.engine.run_folder import RunFolder
 from cervical_d2.engine.setup import prepare, start_run
 from cervical_d2.engine.trainer import Trainer
 
@@ -22,6 +23,7 @@ def run_config(cfg: CfgNode, *, train: bool, resume: bool) -> None:
         trainer.train()
     else:
         model = Trainer.build_model(cfg)
-        weights = CervicalCheckpointer(model, cfg.OUTPUT_DIR, strict=True)
+        about = {"run": run} if (run := RunFolder(cfg.OUTPUT_DIR).run_id) else {}
+        weights = CervicalCheckpointer(model, cfg.OUTPUT_DIR, about=about, strict=True)
         weights.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
         Trainer.test(cfg, model)

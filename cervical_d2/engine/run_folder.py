@@ -1,17 +1,20 @@
 """The files of a run in its OUTPUT_DIR, each read once."""
 
 import functools
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode
 
-from cervical_d2.checkpoint.checkpointer import BEST, FINAL, LAST
+from cervical_d2.checkpoint.checkpointer import BEST, FINAL, LAST, is_numbered
 from cervical_d2.config import load_dumped_config
 from cervical_d2.errors import UserError
 from cervical_d2.evaluation.classification_evaluator import Answered, read_answers
 from cervical_d2.evaluation.predictions import PREDICTIONS
+
+NUMBER = int | float | None
 
 
 class RunFolder:
@@ -58,14 +61,31 @@ class RunFolder:
     @functools.cached_property
     def starts(self) -> list[dict[str, Any]]:
         """The entries of run.json, oldest first; [] without the file. Raises `UserError` if it is incomplete."""
-        if not self.record.is_file():
+        if not self.record.exists():
             return []
         try:
-            return list(json.loads(self.record.read_bytes())["starts"])
-        except (ValueError, LookupError, TypeError) as error:
+            starts = [dict(entry) for entry in json.loads(self.record.read_bytes())["starts"]]
+            if lacking := [key for key in ("time", "command") if any(key not in start for start in starts)]:
+                raise LookupError(f"no {lacking[0]}")
+            return starts
+        except (ValueError, LookupError, TypeError, OSError) as error:
             raise UserError(
                 f"{self.record}: not the whole record of a run's starts ({error}); remove it to go on without it"
             ) from error
+
+    @property
+    def run_id(self) -> str:
+        """Which training the folder is of: a digest of its first start in run.json; empty without one."""
+        starts = [start for start in self.starts if start.get("trains")]
+        begun = [start for start in starts if not start.get("resumes")]
+        first = [*starts[:1], *begun][-1:]
+        return hashlib.sha256(json.dumps(first, sort_keys=True).encode()).hexdigest()[:16] if first else ""
+
+    @property
+    def checkpoints(self) -> list[Path]:
+        """Those that a training writes, or has written, here."""
+        named = [path for path in (self.best, self.final) if path.exists()]
+        return sorted(named + [path for path in self.path.glob("model_*.pth") if is_numbered(path)])
 
     @functools.cached_property
     def metrics(self) -> list[dict[str, Any]]:
@@ -80,8 +100,11 @@ class RunFolder:
         rows = []
         for number, line in enumerate(lines, 1):
             try:
-                rows.append(dict(json.loads(line)))
-            except (ValueError, TypeError) as error:
+                row = dict(json.loads(line))
+                if not (isinstance(row["iteration"], int) and all(isinstance(each, NUMBER) for each in row.values())):
+                    raise ValueError("not numbers at an iteration")
+                rows.append(row)
+            except (ValueError, TypeError, LookupError) as error:
                 if number < len(lines):
                     raise UserError(f"{self.history}: line {number} is not JSON ({error}); remove that line") from error
         return rows

@@ -121,7 +121,8 @@ def _check_weights(cfg: CfgNode, train: bool, resume: bool) -> None:
         raise UserError(f"{weights}: no such weights file; {how_to_get(weights) or 'check MODEL.WEIGHTS'}")
     if weights and "://" not in weights:
         Checkpoint.open(weights)  # raises for a truncated or unsafe file, before OUTPUT_DIR is created
-    if train and not resume and RunFolder(cfg.OUTPUT_DIR).last.exists():
+    run = RunFolder(cfg.OUTPUT_DIR)
+    if train and not resume and (run.last.exists() or run.checkpoints):
         raise UserError(f"{cfg.OUTPUT_DIR}: holds a run; go on with --resume, or choose another OUTPUT_DIR")
 
 

@@ -24,6 +24,7 @@ from cervical_d2.engine.metrics import Metrics, ProgressLine
 from cervical_d2.engine.parameters import parameter_table
 from cervical_d2.engine.processes.ranks import data_parallel, unwrap_ddp
 from cervical_d2.engine.processes.signals import StopRequest
+from cervical_d2.engine.run_folder import RunFolder
 from cervical_d2.engine.step import SeededStep
 from cervical_d2.engine.tasks import task_of
 from cervical_d2.engine.validation import validation_losses
@@ -61,7 +62,8 @@ class Trainer(DefaultTrainer):
         self.average = WeightAverage(model, cfg.SOLVER.EMA_DECAY) if cfg.SOLVER.EMA_DECAY else None
         if self.average:
             parts["ema"] = self.average
-        about = {"config": cfg.dump(), "classes": class_names(cfg.DATASETS.TRAIN)}
+        run = RunFolder(cfg.OUTPUT_DIR).run_id
+        about = {"config": cfg.dump(), "classes": class_names(cfg.DATASETS.TRAIN), **({"run": run} if run else {})}
         keep = cfg.SOLVER.CHECKPOINT_KEEP
         self.checkpointer = CervicalCheckpointer(model, cfg.OUTPUT_DIR, about=about, keep=keep, **parts)
         self.register_hooks(self.build_hooks())

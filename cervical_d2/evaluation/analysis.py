@@ -16,7 +16,7 @@ from cervical_d2.evaluation.coco import IOU_THRESHOLDS
 from cervical_d2.evaluation.confusion import Calls, calls
 from cervical_d2.evaluation.curves import Ranking, rankings
 from cervical_d2.evaluation.error_types import Errors, error_types
-from cervical_d2.evaluation.froc import lesions, sensitivities
+from cervical_d2.evaluation.froc import lesions, sensitivities, without_repeats
 from cervical_d2.evaluation.ground_truth import DatasetTruth
 from cervical_d2.evaluation.matching import Bools, Detections, Floats, Ints, Matches, Truth, match_coco, select
 from cervical_d2.evaluation.protocols import ANY_AREA, IOU_50, PROTOCOLS, Averages, averages, protocol_rankings
@@ -97,6 +97,12 @@ class Analysis:
         return match_coco(self.inputs.truth, detections, IOU_50, ANY_AREA, len(detections.score))
 
     @functools.cached_property
+    def findings(self) -> list[Ranking]:
+        """Class by class, as `lesions` are: no repeats, and no limit of detections; for FROC."""
+        matches = without_repeats(self.matches, self.inputs.detections)
+        return rankings(matches, self.inputs.truth, **self.size)
+
+    @functools.cached_property
     def lesions(self) -> Ranking:
         """Lesions of any grade as one class; by the distance of centers where these are the labels."""
         inputs = self.inputs
@@ -106,6 +112,7 @@ class Analysis:
             matches = match_centers(truth, centers, detections, inputs.radius, len(detections.score))
         else:
             matches = match_coco(truth, detections, IOU_50, ANY_AREA, len(detections.score))
+        matches = without_repeats(matches, detections)
         return rankings(matches, truth, num_classes=1, num_images=len(inputs.unit))[0]
 
     @functools.cached_property

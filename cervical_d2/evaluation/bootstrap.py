@@ -4,6 +4,8 @@ Cells of one image, and images of one slide, are alike; drawing cells would make
 Efron and Tibshirani 1993 (percentile intervals); Bandos et al. 2017 for drawing by patient.
 """
 
+import math
+import statistics
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
@@ -58,15 +60,33 @@ def interval(value: float, draws: Floats) -> Interval:
     return Interval(float(value), float(low), float(high))
 
 
+def wilson(share: float, count: int) -> Interval:
+    """The score interval of `LEVEL` for `share` (in %) of `count` independent units, in %.
+
+    It has a width at 0 and 100 % too, where all resamples are alike. Source: Wilson 1927; Brown, Cai and DasGupta 2001.
+    """
+    z = statistics.NormalDist().inv_cdf(0.5 + LEVEL / 200)
+    p, scale = share / 100, 1 + z**2 / count
+    middle = (p + z**2 / (2 * count)) / scale
+    half = z * math.sqrt(p * (1 - p) / count + z**2 / (4 * count**2)) / scale
+    return Interval(share, 100 * max(0.0, middle - half), 100 * min(1.0, middle + half))
+
+
 class Measured(NamedTuple):
     """The figures of one model, and what they are in the resamples."""
 
     figures: dict[str, float]
-    draws: dict[str, Floats]  # (B,) each, in one order of resamples for all models
+    draws: dict[str, Floats]  # (B,) each, in one order of resamples for all models; NaN where they would mislead
+    exact: Mapping[str, Interval] = {}  # where resamples cannot give the interval
+    warnings: Mapping[str, str] = {}  # what to say beside an interval that is too narrow
 
     def interval(self, name: str) -> Interval:
         """Of the figure `name`."""
-        return interval(self.figures[name], self.draws[name])
+        return self.exact.get(name) or interval(self.figures[name], self.draws[name])
+
+    def spread(self, name: str, digits: int = 1) -> str:
+        """The interval of the figure `name` as text, with its warning if there is one."""
+        return ", ".join(filter(None, (self.interval(name).text(digits), self.warnings.get(name))))
 
 
 def measure(statistic: Statistic, units: int, samples: int = SAMPLES, seed: int = 0) -> Measured:
@@ -78,10 +98,14 @@ def measure(statistic: Statistic, units: int, samples: int = SAMPLES, seed: int 
 
 
 def two_sided_p(differences: Floats) -> float:
-    """How likely so large a difference would be if there were none: twice the share of resamples on the other side.
+    """Twice the share of resamples in which the difference is 0 or has the other sign.
 
-    `differences`: (B,). It agrees with the interval: p is below 0.05 where the interval of 95 % leaves out 0, but for
-    one resample that is counted in, as none of finitely many proves a p of 0.
+    This inverts the percentile interval: p is below 0.05 where the interval of 95 % leaves out 0, except that one
+    resample is added to the count, because none of finitely many gives a p of 0. It is no test under the hypothesis of
+    no difference: resamples vary around the measured difference, not around 0. The p is approximate, and too small
+    where the interval is too narrow: for few images, and for classes in few of them.
+
+    `differences`: (B,). Source: Efron and Tibshirani 1993, section 15.4 (tests by inverting intervals).
     """
     known = differences[~np.isnan(differences)]
     if not len(known):

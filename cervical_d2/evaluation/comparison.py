@@ -4,6 +4,7 @@ Both are resampled together, so that images which are hard for both cancel. Sour
 Tibshirani 1993.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -25,6 +26,7 @@ class Difference(NamedTuple):
     second: float
     difference: Interval
     p: float
+    warning: str = ""  # on the interval
 
 
 def compare(first: Measured, second: Measured) -> list[Difference]:
@@ -32,13 +34,16 @@ def compare(first: Measured, second: Measured) -> list[Difference]:
     differences = []
     for name, value in first.figures.items():
         other, change = second.figures[name], second.draws[name] - first.draws[name]
-        differences.append(Difference(name, value, other, interval(other - value, change), two_sided_p(change)))
+        ends, warning = interval(other - value, change), first.warnings.get(name, "")
+        differences.append(Difference(name, value, other, ends, two_sided_p(change), warning))
     return differences
 
 
 def verdict(item: Difference, names: Sequence[str], title: str) -> str:
     """One sentence on a figure, which is called `title`. `names`: of the two models."""
     change, row = item.difference, figure_of(item.name)
+    if math.isnan(change.low):
+        return f"{title}: there is no interval, which would tell which is better (difference {change.value:+.2f})"
     spread = f"{change.value:+.2f}, {LEVEL} % interval {change.low:+.2f} to {change.high:+.2f}, p {item.p:.3f}"
     if not (change.low > 0 or change.high < 0):
         return f"{title}: these images do not tell which is better ({spread})"
@@ -55,7 +60,8 @@ def text(differences: Sequence[Difference], names: Sequence[str]) -> str:
 
 def row(item: Difference) -> list[Any]:
     """Its cells, for `HEADER`."""
-    return [item.name, item.first, item.second, *item.difference, item.p if item.p != item.p else f"{item.p:.3f}"]
+    name = f"{item.name} ({item.warning})" if item.warning else item.name
+    return [name, item.first, item.second, *item.difference, item.p if item.p != item.p else f"{item.p:.3f}"]
 
 
 def document(differences: Sequence[Difference], names: Sequence[str]) -> dict[str, Any]:
@@ -68,6 +74,7 @@ def document(differences: Sequence[Difference], names: Sequence[str]) -> dict[st
             "low": item.difference.low,
             "high": item.difference.high,
             "p": item.p,
+            **({"warning": item.warning} if item.warning else {}),
         }
         for item in differences
     }

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cervical_d2.evaluation.analysis import Analysis, Weighted
-from cervical_d2.evaluation.bootstrap import Statistic
+from cervical_d2.evaluation.bootstrap import SAMPLES, Interval, Measured, Statistic, measure, wilson
 from cervical_d2.evaluation.calibration import calibration_error
 from cervical_d2.evaluation.confusion import mean_cost
 from cervical_d2.evaluation.froc import RATES, sensitivities
@@ -35,6 +35,8 @@ class Figure(NamedTuple):
     better: str  # "more", "less", or empty where neither is better
     compute: Callable[[Weighted], Values]
     section: str = ""  # the section of the report's page that has it, empty: none; figures.json has all
+    resampled: bool = True  # False: no interval, as resampling would give a wrong one
+    exact: Callable[[Analysis, str, float], Interval | None] | None = None  # of (., name, value), where resamples fail
 
     @property
     def placeholder(self) -> str:
@@ -58,7 +60,7 @@ def _mean_froc(it: Weighted, kind: str) -> Values:
 
 def _class_froc(it: Weighted) -> Mapping[str, Floats]:
     images = it.images.sum(axis=1)
-    ranked = it.analysis.ranked["coco"]
+    ranked = it.analysis.findings
     return _of_classes(it, (100 * sensitivities(each, it.images, images).mean(axis=1) for each in ranked))
 
 
@@ -69,6 +71,19 @@ def _area(it: Weighted, kind: str) -> Values:
 
 def _rate(it: Weighted, kind: str, name: str) -> Values:
     return 100 * getattr(it.rates[kind], name) if kind in it.rates else None
+
+
+def _certain_rate(analysis: Analysis, name: str, value: float) -> Interval | None:
+    """Of a rate of 0 or 100 % of units, which is the same in all resamples; None for other rates.
+
+    Images of one slide are alike, so that slides are counted where they are known.
+    """
+    if value not in (0, 100):
+        return None
+    kind, _, leaf = name.partition("/")
+    positive = analysis.units[kind].positive
+    unit = np.arange(len(positive)) if kind == "slide" else analysis.inputs.unit
+    return wilson(value, len(np.unique(unit[positive if leaf == "sensitivity" else ~positive])))
 
 
 def _cost(it: Weighted) -> Values:
@@ -104,9 +119,9 @@ def _unit_rows(kind: str) -> tuple[Figure, Figure, Figure]:
     return (
         Figure(f"{kind}/AUC", f"AUC of {kind}s", "%", "more", lambda it: _area(it, kind), "units"),
         Figure(f"{kind}/sensitivity", f"sensitivity for abnormal {kind}s", "%", "more",
-               lambda it: _rate(it, kind, "sensitivity"), "units"),
+               lambda it: _rate(it, kind, "sensitivity"), "units", exact=_certain_rate),
         Figure(f"{kind}/specificity", f"specificity for normal {kind}s", "%", "more",
-               lambda it: _rate(it, kind, "specificity"), "units"),
+               lambda it: _rate(it, kind, "specificity"), "units", exact=_certain_rate),
     )  # fmt: skip
 
 
@@ -129,8 +144,10 @@ FIGURES = (
     Figure("froc/{class}", "", "%", "more", _class_froc, "classes"),
     *_unit_rows("image"),
     *_unit_rows("slide"),
+    # Distances add up, so that chance makes the error larger, and resampling once more: of a true error of 0 a
+    # percentile interval covers nothing, and none of the known corrections holds for small and large errors alike.
     Figure("calibration/ECE", "calibration error", "%", "less",
-           lambda it: 100 * calibration_error(it.analysis.bins, it.images), "scores"),
+           lambda it: 100 * calibration_error(it.analysis.bins, it.images), "scores", resampled=False),
     Figure("severity/cost", "cost per cell", "", "less", _cost, "mistakes"),
     Figure("recall_by_size/{size}", "", "%", "more", lambda it: _recall_by(it, "size"), "strata"),
     Figure("recall_by_crowding/{neighbors}", "", "%", "more", lambda it: _recall_by(it, "crowding"), "strata"),
@@ -155,6 +172,37 @@ def figures_of(analysis: Analysis, weights: Floats | None = None) -> dict[str, F
 def statistic(analysis: Analysis) -> Statistic:
     """`figures_of` as a function of the weights, for `bootstrap.measure`."""
     return functools.partial(figures_of, analysis)
+
+
+FEW = 5  # images, or slides: of fewer, resamples are too much alike
+
+
+def measured(analysis: Analysis, samples: int = SAMPLES, seed: int = 0) -> Measured:
+    """All figures of `analysis`, their resamples, and what is to be said of the intervals."""
+    known = measure(statistic(analysis), analysis.inputs.units, samples, seed)
+    few, exact, warnings = _rare_classes(analysis), {}, {}
+    for name, value in known.figures.items():
+        row = figure_of(name)
+        if row and not row.resampled:
+            known.draws[name][:] = np.nan
+        if row and row.exact and (ends := row.exact(analysis, name, value)):
+            exact[name] = ends
+        if row and row.placeholder == "{class}" and (warning := few.get(name.partition("/")[2])):
+            warnings[name] = warning
+    return known._replace(exact=exact, warnings=warnings)
+
+
+def _rare_classes(analysis: Analysis) -> dict[str, str]:
+    """`only 3 images` by class, for those in fewer than `FEW` images, or slides where these are resampled."""
+    inputs, unit = analysis.inputs, "slide" if analysis.inputs.grouped else "image"
+    units = inputs.unit[inputs.truth.image]
+    counted = ~(inputs.truth.crowd | inputs.truth.ignore)
+    counts = [len(np.unique(units[counted & (inputs.truth.label == label)])) for label in range(len(inputs.classes))]
+    return {
+        name: f"only {count} {unit}{'s' * (count > 1)}"
+        for name, count in zip(inputs.classes, counts, strict=True)
+        if 0 < count < FEW
+    }
 
 
 def figure_of(name: str) -> Figure | None:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cervical_d2.evaluation.curves import Ranking, counts, different_scores
-from cervical_d2.evaluation.matching import Bools, Detections, Floats, Truth, select
+from cervical_d2.evaluation.matching import Bools, Detections, Floats, Matches, Truth, select
 from cervical_d2.evaluation.protocols import suppressed
 
 RATES = np.array([1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8])
@@ -68,13 +68,19 @@ def operation_at(ranking: Ranking, units: float, sensitivity: float) -> Operatio
 
 
 def lesions(truth: Truth, detections: Detections, abnormal: Bools) -> tuple[Truth, Detections]:
-    """All of the classes `abnormal` (K,) as the one class 0, of the others nothing.
-
-    Detections of several grades on one cell are one finding, with the highest of their scores. Regions to ignore,
-    which stand for every class, are kept once each.
-    """
+    """All of the classes `abnormal` (K,) as the one class 0, of the others nothing."""
     truth = select(truth, abnormal[truth.label])
     detections = select(detections, abnormal[detections.label])
-    detections = detections._replace(label=np.zeros_like(detections.label))
-    detections = select(detections, suppressed(detections, SAME_CELL))
-    return truth._replace(label=np.zeros_like(truth.label)), detections
+    return truth._replace(label=np.zeros_like(truth.label)), detections._replace(label=np.zeros_like(detections.label))
+
+
+def without_repeats(matches: Matches, detections: Detections) -> Matches:
+    """`matches`, in which a wrong detection that repeats a surer one of its class (`SAME_CELL`) does not count.
+
+    So a cell, or background, that was called several grades is one finding, with the highest of their scores. Repeats
+    are looked for after matching, so that cells that overlap can all be found.
+    """
+    correct, first = np.zeros((2, len(detections.score)), bool)
+    correct[matches.row] = matches.correct[0, 0]
+    first[suppressed(detections, SAME_CELL, spared=correct)] = True
+    return matches._replace(wrong=matches.wrong & first[matches.row])

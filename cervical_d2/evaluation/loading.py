@@ -22,6 +22,21 @@ class Loaded(NamedTuple):
     notes: list[str]
 
 
+def told_apart(names: Sequence[str], paths: Sequence[Path]) -> list[str]:
+    """`names` where they differ; otherwise the ends of `paths`, the shortest that differ, such as `a/predictions.json`.
+
+    Raises:
+        UserError: two paths are the same.
+    """
+    if len(set(names)) == len(names):
+        return list(names)
+    parts = [path.resolve().parts for path in paths]
+    if len(set(parts)) < len(parts):
+        raise UserError(f"{paths[-1]}: named twice, so that there is nothing to compare; name another")
+    ends = (["/".join(part[-depth:]) for part in parts] for depth in range(1, max(map(len, parts)) + 1))
+    return next(end for end in ends if len(set(end)) == len(end))
+
+
 def load_inputs(dataset: str, files: Sequence[Path], severity: Path = OWN) -> Loaded:
     """The evaluation of each of `files` on the registered split `dataset`.
 
@@ -37,6 +52,8 @@ def load_inputs(dataset: str, files: Sequence[Path], severity: Path = OWN) -> Lo
         for name, known in zip(split.classes, graded.known, strict=True)
         if not known and graded.known.any()
     ]
+    if severity != OWN and not graded.known.any():
+        notes.append(f"{severity}: lists no class of {dataset} ({', '.join(split.classes)}); every cell is a lesion")
     radius = MetadataCatalog.get(dataset).get("center_radius")
     inputs = []
     for path in files:

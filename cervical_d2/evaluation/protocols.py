@@ -12,6 +12,7 @@ from cervical_d2.boxes import pairwise_iou
 from cervical_d2.datasets.classes import spelling_key
 from cervical_d2.evaluation.curves import INTERPOLATIONS, Ranking, final_recall, rankings, weighted_curves
 from cervical_d2.evaluation.matching import (
+    Bools,
     Detections,
     Floats,
     Ints,
@@ -76,8 +77,12 @@ def kept(detections: Detections, protocol: Protocol) -> Detections:
     return detections._replace(box=np.round(detections.box)) if protocol.whole else detections
 
 
-def suppressed(detections: Detections, threshold: float) -> Ints:
-    """Rows that non-maximum suppression leaves: none overlaps a surer one of its class by an IoU above `threshold`."""
+def suppressed(detections: Detections, threshold: float, spared: Bools | None = None) -> Ints:
+    """Rows that non-maximum suppression leaves: none overlaps a surer one of its class by an IoU above `threshold`.
+
+    `spared`: (D,) those that are left in any case.
+    """
+    spared = np.zeros(len(detections.score), bool) if spared is None else spared
     order = np.lexsort((-detections.score, detections.image))
     starts = np.flatnonzero(np.diff(detections.image[order], prepend=-1))
     keep = np.ones(len(order), bool)
@@ -85,6 +90,7 @@ def suppressed(detections: Detections, threshold: float) -> Ints:
         box, label = detections.box[order[start:end]], detections.label[order[start:end]]
         alive = keep[start:end]
         above = np.triu((pairwise_iou(box, box) > threshold) & (label == label[:, None]), 1)
+        above &= ~spared[order[start:end]]
         for row in np.flatnonzero(above.any(axis=1)):
             if alive[row]:
                 alive[above[row]] = False

@@ -12,6 +12,7 @@ from cervical_d2.errors import UserError
 from cervical_d2.evaluation.matching import Bools, Floats
 
 OWN = Path(__file__).with_name("severity.yaml")
+MOST = 1e9  # of grades and costs
 COSTS = ("too_low", "too_high", "otherwise")
 
 
@@ -40,6 +41,8 @@ def read_severity(classes: Sequence[str], path: Path = OWN) -> Severity:
     graded: dict[str, float] = {}
     for grade, names in spec["grades"].items():
         for name in names if isinstance(names, list) else [names]:
+            if not isinstance(name, str):
+                raise UserError(f"{path}: grade {grade!r:.40}: {name!r:.60} is no name of a class; write it in quotes")
             value = _number(grade, path, "a grade")
             if graded.setdefault(spelling_key(name), value) != value:
                 raise UserError(f"{path}: {name!r} has two grades; leave it in one")
@@ -54,6 +57,6 @@ def read_severity(classes: Sequence[str], path: Path = OWN) -> Severity:
 
 
 def _number(value: Any, path: Path, what: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
-        raise UserError(f"{path}: {what} is {value!r}; write a number from 0 on")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MOST:
+        raise UserError(f"{path}: {what} is {value!r:.40}; write a number from 0 to {MOST:g}")
     return float(value)

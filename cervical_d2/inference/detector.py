@@ -66,11 +66,13 @@ class Detector:
         if score_threshold is not None:
             self.cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = score_threshold
             self.cfg.MODEL.RETINANET.SCORE_THRESH_TEST = score_threshold
-        self.model = build_model(self.cfg).eval()
+        try:
+            self.model = build_model(self.cfg).eval()
+        except KeyError as error:
+            raise UserError(f"{weights}: its config names a part of a network that is not here ({error})") from error
         if self.cfg.MODEL.CHANNELS_LAST:
             self.model = self.model.to(memory_format=torch.channels_last)
         CervicalCheckpointer(self.model, strict=True).load(checkpoint.path)
-        _check_finite(self.model, checkpoint.path)
         self.resize = T.AugmentationList(test_augmentations(self.cfg))
 
     def __call__(self, image: str | Path | np.ndarray) -> list[Detection]:
@@ -105,13 +107,3 @@ def _config(checkpoint: Checkpoint, config_file: str, options: list[str]) -> Cfg
     cfg = load_dumped_config(checkpoint.config, f"{checkpoint.path} (its config)")
     cfg.merge_from_list(options)
     return cfg
-
-
-def _check_finite(model: torch.nn.Module, weights: str) -> None:
-    """Raises `UserError` for NaN or infinity in the weights: such a model silently finds no cell in any image."""
-    state = model.state_dict()
-    if broken := [name for name, value in state.items() if not torch.isfinite(value).all()]:
-        raise UserError(
-            f"{weights}: NaN or infinity in {len(broken)} of {len(state)} tensors, first in {broken[0]}; the training "
-            "has diverged: take an earlier checkpoint, or train again with a lower SOLVER.BASE_LR"
-        )

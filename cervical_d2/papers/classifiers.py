@@ -48,7 +48,7 @@ def _trained(folds: Sequence[Answered], samples: int, seed: int) -> Trained:
     answers = [fold.answers for fold in folds]
     values = [measured(fold) for fold in answers]
     mean = measure(mean_of_folds(answers), sum(fold.units for fold in answers), samples, seed)
-    return Trained({name: [each[name] for each in values] for name in values[0]}, *mean)
+    return Trained({name: [each[name] for each in values] for name in values[0]}, *mean[:2])
 
 
 def draw(jobs: Mapping[str, Job], output: Path) -> None:

@@ -11,10 +11,10 @@ from cervical_d2.engine.run_folder import RunFolder
 from cervical_d2.evaluation.analysis import EvaluationInput
 from cervical_d2.evaluation.bootstrap import Statistic, measure
 from cervical_d2.evaluation.curves import rankings
-from cervical_d2.evaluation.froc import lesions
+from cervical_d2.evaluation.froc import SAME_CELL, lesions
 from cervical_d2.evaluation.loading import load_inputs
-from cervical_d2.evaluation.matching import Floats, match_coco
-from cervical_d2.evaluation.protocols import ANY_AREA, IOU_50, PROTOCOLS, averages, protocol_rankings
+from cervical_d2.evaluation.matching import Floats, match_coco, select
+from cervical_d2.evaluation.protocols import ANY_AREA, IOU_50, PROTOCOLS, averages, protocol_rankings, suppressed
 from cervical_d2.papers.experiments import Job
 from cervical_d2.papers.trained import Runner, Trained
 from cervical_d2.report.pictures import draw_results
@@ -30,6 +30,7 @@ def statistic(inputs: EvaluationInput) -> Statistic:
     ranked = protocol_rankings(COCO, inputs.truth, inputs.detections, num_classes=classes, num_images=images)
     present = [bool(ranking.wanted.any()) for ranking in ranked]
     truth, detections = lesions(inputs.truth, inputs.detections, np.ones(classes, bool))
+    detections = select(detections, suppressed(detections, SAME_CELL))
     matches = match_coco(truth, detections, IOU_50, ANY_AREA, len(detections.score))
     as_one = rankings(matches, truth, num_classes=1, num_images=images)
 
@@ -59,7 +60,7 @@ def measured(jobs: Sequence[Job], samples: int, seed: int = 0) -> list[Trained]:
     files = [RunFolder(job.folder).predictions(split_of(job)) for job in jobs]
     inputs = load_inputs(split_of(jobs[0]), files).inputs
     runs = [measure(statistic(one), one.units, samples, seed) for one in inputs]
-    return [Trained({name: [value] for name, value in run.figures.items()}, *run) for run in runs]
+    return [Trained({name: [value] for name, value in run.figures.items()}, *run[:2]) for run in runs]
 
 
 def draw(jobs: Mapping[str, Job], output: Path) -> None:

@@ -18,7 +18,8 @@ def compared(measured: Sequence[Measured], names: Sequence[str]) -> Section:
     rows = []
     for name in sorted(filter(_in_short_table, differences), key=_place):
         less = " (lower is better)" if less_is_better(name) else ""
-        rows.append([title_of(name) + less, *row(differences[name])[1:]])
+        warning = f" ({differences[name].warning})" if differences[name].warning else ""
+        rows.append([title_of(name) + less + warning, *row(differences[name])[1:]])
     header = [HEADER[0], names[1], names[0], "difference", *HEADER[4:]]
     return Section(
         "compared",

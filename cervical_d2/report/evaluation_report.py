@@ -11,11 +11,11 @@ from cervical_d2.datasets.formats import Record
 from cervical_d2.engine.run_folder import RunFolder
 from cervical_d2.engine.tasks import CLASSIFICATION, task_of
 from cervical_d2.evaluation.analysis import Analysis
-from cervical_d2.evaluation.bootstrap import SAMPLES, Measured, measure
+from cervical_d2.evaluation.bootstrap import SAMPLES, Measured
 from cervical_d2.evaluation.centers import SCORE
 from cervical_d2.evaluation.error_types import KINDS
-from cervical_d2.evaluation.figures import statistic
-from cervical_d2.evaluation.loading import load_inputs
+from cervical_d2.evaluation.figures import measured as measured_of
+from cervical_d2.evaluation.loading import load_inputs, told_apart
 from cervical_d2.evaluation.severity import OWN
 from cervical_d2.files import plain, replaced_folder, write_json, write_text
 from cervical_d2.report.classification_report import cell_runs, write_cell_report
@@ -44,10 +44,10 @@ def write_evaluation_report(
 
     Returns the page and notes for the user. Raises `UserError` before anything is written.
     """
+    names = told_apart([item.name for item in sources], [item.place for item in sources])
     loaded = load_inputs(dataset, [item.predictions for item in sources], options.severity)
     analyses = [Analysis(one, options.score) for one in loaded.inputs]
-    measured = [measure(statistic(item), item.inputs.units, options.samples, options.seed) for item in analyses]
-    names = [item.name for item in sources]
+    measured = [measured_of(item, options.samples, options.seed) for item in analyses]
     parts = sections(EvaluatedModel(analyses[0], measured[0]))
     if len(sources) > 1:
         parts.insert(1, compared(measured, names))
@@ -83,10 +83,15 @@ def write_reports(cfg: CfgNode) -> None:
 
 def _document(dataset: str, names: Sequence[str], measured: Sequence[Measured], options: Options) -> dict[str, Any]:
     figures = {
-        model: {name: one.interval(name) for name in one.figures} for model, one in zip(names, measured, strict=True)
+        model: {name: _entry(one, name) for name in one.figures} for model, one in zip(names, measured, strict=True)
     }
     settings = {"score": options.score, "samples": options.samples, "seed": options.seed}
     return {"dataset": dataset, "settings": settings, "figures": plain(figures, digits=6)}
+
+
+def _entry(model: Measured, name: str) -> dict[str, Any]:
+    warning = {"warning": model.warnings[name]} if name in model.warnings else {}
+    return model.interval(name)._asdict() | warning
 
 
 def _images(analyses: Sequence[Analysis], records: Sequence[Record], urls: Sequence[str]) -> Iterator[GalleryImage]:

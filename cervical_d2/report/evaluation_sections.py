@@ -9,7 +9,7 @@ from cervical_d2.evaluation.analysis import Analysis
 from cervical_d2.evaluation.bootstrap import LEVEL, Measured
 from cervical_d2.evaluation.confusion import confusion_matrix
 from cervical_d2.evaluation.error_types import IGNORED, KINDS, error_table
-from cervical_d2.evaluation.figures import figure_of, title_of
+from cervical_d2.evaluation.figures import FEW, figure_of, title_of
 from cervical_d2.evaluation.froc import RATES, operation_at
 from cervical_d2.evaluation.protocols import HEADER, PROTOCOLS, protocol_rows
 from cervical_d2.report.evaluation_plots import (
@@ -69,7 +69,7 @@ def _others(subject: EvaluatedModel, section: str) -> list[Table]:
         figure = figure_of(name)
         if figure and figure.section == section and figure.name not in PLACED:
             title = " ".join(filter(None, (title_of(name) or name, figure.unit and f"({figure.unit})")))
-            rows.append([title, value, subject.measured.interval(name).text(2)])
+            rows.append([title, value, subject.measured.spread(name, 2)])
     return [Table("More figures", "", ["figure", "value", f"{LEVEL} %"], rows)] if rows else []
 
 
@@ -99,10 +99,12 @@ def _classes(subject: EvaluatedModel) -> Section:
     for label, name in enumerate(inputs.classes):
         cells: list[Any] = [name, int((inputs.truth.label[counted] == label).sum())]
         for figure in ("AP50", "recall50", "AP", "froc"):
-            cells += [measured.figures[f"{figure}/{name}"], measured.interval(f"{figure}/{name}").text()]
+            cells += [measured.figures[f"{figure}/{name}"], measured.spread(f"{figure}/{name}")]
         rows.append(cells)
     header = ["class", "cells", "AP50", f"{LEVEL} %", "recall", f"{LEVEL} %", "AP", f"{LEVEL} %", "FROC", f"{LEVEL} %"]
     note = "In %. Recall: found at any score; FROC: mean sensitivity at 1/8 to 8 false positives of the class an image."
+    if measured.warnings:
+        note += f" Intervals of classes in fewer than {FEW} images or slides, which are marked, are too narrow."
     chart = Chart("precision-recall", "Precision and recall", "At an IoU of 0.5; the area under a line is its AP50.",
                   precision_recall_figure(subject.analysis))  # fmt: skip
     return Section("classes", "Classes", note, [Table("", "", header, rows), chart])
@@ -198,10 +200,11 @@ def _mistakes(subject: EvaluatedModel) -> Section:
 
 
 def _scores(subject: EvaluatedModel) -> Section:
-    error = subject.measured.interval("calibration/ECE")
+    error = subject.measured.figures["calibration/ECE"]
     note = (
         "If scores were probabilities, of detections with a score of 0.8 eight of ten would be right. Expected "
-        f"calibration error: {error.value:.1f} % ({error.text()})."
+        f"calibration error: {error:.1f} %. It has no interval: chance alone makes it larger, the more so the fewer "
+        "detections there are."
     )
     chart = Chart("reliability", "Scores and what is right", "Left: bars on the dotted line are well calibrated. "
                   "Right: how many detections there are.", reliability_figure(subject.analysis))  # fmt: skip

@@ -22,6 +22,11 @@ class Evaluated(NamedTuple):
     predictions: Path
     run: RunFolder | None = None
 
+    @property
+    def place(self) -> Path:
+        """What the user named: the run's folder, or the file."""
+        return self.run.path if self.run else self.predictions
+
 
 def evaluated(source: Path | RunFolder, dataset: str) -> Evaluated:
     """The predictions of `source`, the OUTPUT_DIR of a run or a file of predictions, on a registered split.
