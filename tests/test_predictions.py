@@ -124,7 +124,7 @@ def test_the_tool_tells_which_model_is_better(tiny: Path):
     (tiny / "again.json").write_text((tiny / "good.json").read_text())
     same = command("tools/compare_predictions.py", tiny / "good.json", tiny / "again.json",
                    "--dataset", f"{tiny / 'data.yaml'}:val", "--samples", 20)  # fmt: skip
-    assert "coco/mAP: these images do not tell which is better (+0.00" in same.stdout
+    assert "coco/mAP: these images cannot tell which model is better (+0.00" in same.stdout
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_less_error_and_cost_are_better(name, change, better):
         f"x: {better} is better ({change:+.2f}, 95 % interval {change - 1:+.2f} to {change + 1:+.2f}, p 0.010)"
     )
     unsure = found._replace(difference=Interval(change, -6, 6))
-    assert verdict(unsure, ["A", "B"], "x").startswith("x: these images do not tell which is better")
+    assert verdict(unsure, ["A", "B"], "x").startswith("x: these images cannot tell which model is better")
 
 
 def test_a_name_that_two_images_share_is_none(tiny: Path):

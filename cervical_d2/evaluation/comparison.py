@@ -15,7 +15,7 @@ from cervical_d2.files import plain
 
 MAIN = "coco/mAP"
 HEADER = ("figure", "A", "B", "B - A", "from", "to", "p")
-NOTE = f"{LEVEL} % intervals of the difference; p is for each figure by itself, not for having looked at all of them"
+NOTE = f"{LEVEL} % intervals of the difference; p is not corrected for multiple comparisons"
 
 
 class Difference(NamedTuple):
@@ -46,7 +46,7 @@ def verdict(item: Difference, names: Sequence[str], title: str) -> str:
         return f"{title}: there is no interval, which would tell which is better (difference {change.value:+.2f})"
     spread = f"{change.value:+.2f}, {LEVEL} % interval {change.low:+.2f} to {change.high:+.2f}, p {item.p:.3f}"
     if not (change.low > 0 or change.high < 0):
-        return f"{title}: these images do not tell which is better ({spread})"
+        return f"{title}: these images cannot tell which model is better ({spread})"
     if row is None or not row.better:
         return f"{title}: {names[change.value > 0]} has more ({spread})"
     return f"{title}: {names[(change.value > 0) != (row.better == 'less')]} is better ({spread})"

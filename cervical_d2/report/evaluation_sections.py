@@ -27,11 +27,11 @@ WANTED = (0.5, 0.7, 0.8, 0.9, 0.95)  # sensitivities for which thresholds are to
 CARDS = {
     "coco/mAP": ("mAP", "average precision at an IoU of 0.5, mean of the classes: what the papers call mAP"),
     "coco/AR": ("AR", "share of cells found at any score, mean of the classes: what the papers call AR"),
-    "coco/AP": ("COCO AP", "mean over IoUs of 0.50 to 0.95, which asks for exact boxes"),
-    "froc_image/1": ("Sensitivity at 1 false positive", "{} found with one an image on average"),
-    "slide/AUC": ("AUC of slides", "how well the surest detection tells abnormal slides from normal ones"),
-    "image/AUC": ("AUC of images", "how well the surest detection tells abnormal images from normal ones"),
-    "calibration/ECE": ("Calibration error", "mean distance of a score from the share of right detections"),
+    "coco/AP": ("COCO AP", "mean over IoUs of 0.50 to 0.95, a stricter measure of the boxes"),
+    "froc_image/1": ("Sensitivity at 1 false positive", "{} found at one false positive per image on average"),
+    "slide/AUC": ("AUC of slides", "how well the highest score separates abnormal from normal slides"),
+    "image/AUC": ("AUC of images", "how well the highest score separates abnormal from normal images"),
+    "calibration/ECE": ("Calibration error", "mean gap between the score and the fraction of correct detections"),
 }
 """Headline figures: title, and a note in which {} stands for what is to be found."""
 PLACED = (
@@ -87,7 +87,7 @@ def _summary(subject: EvaluatedModel) -> Section:
         "summary",
         "Summary",
         f"{len(inputs.unit)} images, {truths:,} labeled cells, {len(inputs.detections.score):,} detections. "
-        f"Below each figure its {LEVEL} % interval: what it could have been with other {unit} of this kind.",
+        f"Below each figure is its {LEVEL} % confidence interval: the range to expect with other {unit} of this kind.",
         [Cards(cards)],
     )
 
@@ -102,7 +102,7 @@ def _classes(subject: EvaluatedModel) -> Section:
             cells += [measured.figures[f"{figure}/{name}"], measured.spread(f"{figure}/{name}")]
         rows.append(cells)
     header = ["class", "cells", "AP50", f"{LEVEL} %", "recall", f"{LEVEL} %", "AP", f"{LEVEL} %", "FROC", f"{LEVEL} %"]
-    note = "In %. Recall: found at any score; FROC: mean sensitivity at 1/8 to 8 false positives of the class an image."
+    note = "In %. Recall: cells found at any score. FROC: mean sensitivity at 1/8 to 8 false positives per image."
     if measured.warnings:
         note += f" Intervals of classes in fewer than {FEW} images or slides, which are marked, are too narrow."
     chart = Chart("precision-recall", "Precision and recall", "At an IoU of 0.5; the area under a line is its AP50.",
@@ -122,20 +122,20 @@ def _lesions(subject: EvaluatedModel) -> Section:
             rates.append([f"{rate:g} / {unit}", interval.value, interval.text()])
     operations = [[f"{100 * wanted:g} %", *_operation(analysis, wanted)] for wanted in WANTED]
     matched = (
-        f"a detection counts whose middle is within {analysis.inputs.radius:g} px of the labeled center"
+        f"a detection matches if its center is within {analysis.inputs.radius:g} px of the labeled center"
         if (analysis.inputs.radius)
-        else "a detection counts from an IoU of 0.5 on"
+        else "a detection matches at an IoU of 0.5 or more"
     )
     return Section(
         "lesions",
         f"Finding {subject.lesion}",
-        f"All of {', '.join(names)} as one class, whatever they are called; {matched}.",
+        f"All of {', '.join(names)} as one class, whatever class is predicted; {matched}.",
         [
             Chart("froc", "Sensitivity and false positives", f"With {LEVEL} % intervals at the seven usual rates.",
                   froc_figure(analysis, measured)),
             Table("Sensitivity at a rate of false positives", "FROC, in %",
                   ["false positives", "sensitivity", f"{LEVEL} %"], rates),
-            Table("Threshold for a sensitivity", "Chosen on these images: new ones will do a little worse.",
+            Table("Threshold for a sensitivity", "Chosen on these images; expect slightly worse results on new ones.",
                   ["wanted", "score from", "reached, %", "precision, %", "false positives / image"], operations),
         ],
     )  # fmt: skip
@@ -162,10 +162,10 @@ def _units(subject: EvaluatedModel) -> Section | None:
     return Section(
         "units",
         "Abnormal or normal: " + " and ".join(f"{name}s" for name in both),
-        f"Abnormal if its surest abnormal detection has a score of {analysis.score:g} or more. In %.",
+        f"Predicted abnormal if an abnormal class is detected with a score of {analysis.score:g} or more. In %.",
         [
             Table("", "", header, rows),
-            Chart("roc", "ROC", "Every threshold; the dot is that score.", roc_figure(analysis)),
+            Chart("roc", "ROC", "All thresholds; the dot is this score.", roc_figure(analysis)),
         ],
     )
 
@@ -176,14 +176,14 @@ def _mistakes(subject: EvaluatedModel) -> Section:
     names = [*inputs.classes, "background"]
     items: list[Item] = []
     matrix = confusion_matrix(analysis.calls, len(inputs.classes)).tolist()
-    note = "Row: what it is. Column: what it was called. Background as a column is missed, as a row a false alarm."
-    items.append(Matrix("What was called what", note, names, names, matrix, "truth", "prediction"))
+    note = "Rows: ground truth. Columns: prediction. Column background: missed cells. Row background: false positives."
+    items.append(Matrix("Confusion matrix", note, names, names, matrix, "truth", "prediction"))
     if "severity/cost" in measured.figures:
         cost = measured.interval("severity/cost")
         items.append(
             Table(
                 "Cost",
-                "Mistakes weighted by how grave they are (severity.yaml), per labeled cell; 0 is best.",
+                "Mistakes weighted by severity (severity.yaml), per labeled cell; 0 is best.",
                 ["cost per cell", f"{LEVEL} %"],
                 [[cost.value, cost.text(2)]],
             )
@@ -192,23 +192,23 @@ def _mistakes(subject: EvaluatedModel) -> Section:
     header = ["class", *KINDS[:IGNORED], "missed"]
     items += [
         Table("Kinds of mistakes", "Localization: right class, poor box (IoU 0.1 to 0.5). Class: on a cell of another. "
-              "Duplicate: a cell found already. Both: wrong class and poor box. Missed: nothing of it found.",
+              "Duplicate: a second detection of a cell. Both: wrong class and poor box. Missed: no detection.",
               header, [[name, *row] for name, row in zip(inputs.classes, table.tolist(), strict=True)]),
         Chart("errors", "Mistakes by class", "", error_figure(analysis)),
     ]  # fmt: skip
-    return Section("mistakes", "Mistakes", f"Detections of a score of {analysis.score:g} or more.", items)
+    return Section("mistakes", "Mistakes", f"Detections with a score of {analysis.score:g} or more.", items)
 
 
 def _scores(subject: EvaluatedModel) -> Section:
     error = subject.measured.figures["calibration/ECE"]
     note = (
-        "If scores were probabilities, of detections with a score of 0.8 eight of ten would be right. Expected "
-        f"calibration error: {error:.1f} %. It has no interval: chance alone makes it larger, the more so the fewer "
-        "detections there are."
+        "If scores were probabilities, eight of ten detections with a score of 0.8 would be correct. Expected "
+        f"calibration error: {error:.1f} %. It has no interval, because chance alone increases it, more so with few "
+        "detections."
     )
-    chart = Chart("reliability", "Scores and what is right", "Left: bars on the dotted line are well calibrated. "
+    chart = Chart("reliability", "Reliability diagram", "Left: bars on the dotted line are well calibrated. "
                   "Right: how many detections there are.", reliability_figure(subject.analysis))  # fmt: skip
-    return Section("scores", "What a score means", note, [chart])
+    return Section("scores", "Calibration", note, [chart])
 
 
 def _strata(subject: EvaluatedModel) -> Section:
@@ -221,7 +221,7 @@ def _strata(subject: EvaluatedModel) -> Section:
             rows.append([group.removeprefix("recall_by_"), leaf, recall.value, recall.text()])
     note = (
         f"Cells found with a score of {subject.analysis.score:g} or more, in %. Small: up to 32 x 32 px, large: from "
-        "96 x 96 px on, as COCO's. Neighbors: cells of any class whose boxes overlap."
+        "96 x 96 px, as in COCO. Neighbors: cells of any class whose boxes overlap."
     )
     return Section("strata", "Size and crowding", note, [Table("", "", ["by", "", "recall", f"{LEVEL} %"], rows)])
 
@@ -230,7 +230,7 @@ def _protocols(subject: EvaluatedModel) -> Section:
     measured = subject.measured
     rows = protocol_rows(measured.figures, subject.analysis.inputs.classes)
     note = (
-        "The same detections under the protocols that papers use without naming them. A figure can be compared with "
-        "one of its own row only."
+        "The same detections under the protocols that papers use without naming them. Compare a figure only "
+        "with figures of its own row."
     )
     return Section("protocols", "mAP and AR by protocol", note, [Table("", "", list(HEADER), rows)])
