@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 from cervical_d2.datasets.classes import ClassTable
 from cervical_d2.datasets.formats import FORMATS
-from cervical_d2.datasets.yaml_text import parse_yaml
 from cervical_d2.errors import UserError
+from cervical_d2.yaml_text import parse_yaml
 
 REQUIRED = ("name", "format", "classes", "splits")
 OPTIONAL = ("root", "ignore", "drop", "centers", "micrometers_per_pixel", "groups", "xy")

@@ -26,9 +26,9 @@ from cervical_d2.datasets.formats.per_image import (
 )
 from cervical_d2.datasets.images import EXTENSIONS, ImageFolder, files_below
 from cervical_d2.datasets.problems import Place, Problems
-from cervical_d2.datasets.yaml_text import LARGEST, parse_yaml
 from cervical_d2.errors import UserError
 from cervical_d2.files import write_folder
+from cervical_d2.yaml_text import LARGEST, parse_yaml
 
 BESIDE = ("classes.txt", "README*", "*.cache", "*.yaml", "*.yml")  # files among the labels that are none
 PARTS = 4  # of a box
