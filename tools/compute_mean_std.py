@@ -13,7 +13,7 @@ import os
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dataset", required=True, nargs="+", metavar="NAME", help="splits, all pixels together")
     parser.add_argument("--format", default="RGB", choices=("RGB", "BGR"), help="order of channels (default RGB)")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)")
+    parser.add_argument("--workers", type="count", default=os.cpu_count() or 1, help="processes (default: one a core)")
 
 
 def run(args: argparse.Namespace) -> None:

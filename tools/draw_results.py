@@ -13,8 +13,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", nargs="+", type=Path, metavar="OUTPUT_DIR", help="folders of trained detectors")
     parser.add_argument("--dataset", help="the split; by default the first of the first run's DATASETS.TEST")
     parser.add_argument("--output", type=Path, metavar="DIR", help="by default pictures in the first OUTPUT_DIR")
-    parser.add_argument("--score", type=float, default=0.5, help="leave out detections below (default 0.5)")
-    parser.add_argument("--count", type=int, default=12, help="how many images (default 12)")
+    parser.add_argument("--score", type="share", default=0.5, help="leave out detections below (default 0.5)")
+    parser.add_argument("--count", type="natural", default=12, help="how many images (default 12)")
 
 
 def run(args: argparse.Namespace) -> None:

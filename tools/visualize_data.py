@@ -12,9 +12,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help="a registered split, NAME@MAP or FILE.yaml:SPLIT")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR")
     parser.add_argument("--config-file", default="", metavar="FILE", help="draw presentations of its training, too")
-    parser.add_argument("--count", type=int, default=12, help="how many images (default 12)")
-    parser.add_argument("--draws", type=int, default=3, help="presentations of each image (default 3)")
-    parser.add_argument("--seed", type=int, help="of the training; by default the config's SEED")
+    parser.add_argument("--count", type="natural", default=12, help="how many images (default 12)")
+    parser.add_argument("--draws", type="natural", default=3, help="presentations of each image (default 3)")
+    parser.add_argument("--seed", type="count", help="of the training; by default the config's SEED")
     parser.add_argument("--opts", nargs="+", default=[], metavar="KEY VALUE", help="overrides of config keys")
 
 
