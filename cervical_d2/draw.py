@@ -77,6 +77,11 @@ def _write(canvas: np.ndarray, item: Box, size: float) -> None:
     cv2.putText(canvas, item.label, (x + 1, y - below // 2 - 1), FONT, size, ink, 1, cv2.LINE_AA)
 
 
+def png_bytes(image: np.ndarray) -> bytes:
+    """`image` ((H, W, 3) uint8 RGB) as a PNG file."""
+    return cv2.imencode(".png", cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2BGR))[1].tobytes()
+
+
 def legend(names: Sequence[str], width: int, height: int = 28) -> np.ndarray:
     """(height, width, 3) uint8: a swatch and a name for each class."""
     bar = np.full((height, width, 3), 255, np.uint8)
