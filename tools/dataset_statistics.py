@@ -22,8 +22,10 @@ def run(args: argparse.Namespace) -> None:
     """Study all splits, then write: nothing is written for a mistake."""
     from cervical_d2.config import load_config
     from cervical_d2.datasets.registry import resolve_all
-    from cervical_d2.report.dataset_report import collect_statistics, write_statistics
+    from cervical_d2.files import check_output
+    from cervical_d2.report.dataset_report import COMMAND, collect_statistics, write_statistics
 
+    check_output(args.output, COMMAND)
     cfg = load_config(args.config_file, args.opts)
     anchors = cfg if args.config_file or args.opts else None
     names = list(dict.fromkeys(resolve_all(args.names)))

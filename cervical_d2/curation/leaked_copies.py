@@ -8,7 +8,6 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 import yaml
 from detectron2.config import CfgNode
@@ -22,8 +21,9 @@ from cervical_d2.data.cell_build import by_class
 from cervical_d2.data.cell_records import label_of
 from cervical_d2.data.mapper import read_image
 from cervical_d2.datasets.registry import class_names, resolve
+from cervical_d2.draw import png_bytes
 from cervical_d2.errors import UserError
-from cervical_d2.files import replaced_folder, write_json, write_text
+from cervical_d2.files import output_folder, write_bytes, write_json, write_text
 from cervical_d2.randomness import Stream, numpy_seeded
 
 DESCRIPTION = "data.yaml"
@@ -58,8 +58,7 @@ def leaked_copies(cfg: CfgNode, plain: Sequence[str], places: np.ndarray) -> str
     folder = Path(cfg.OUTPUT_DIR) / "leaked_copies"
     settings = {key: config_value(cfg, key) for key in SETTINGS}
     if not (folder / DESCRIPTION).is_file():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with replaced_folder(folder, DESCRIPTION) as partial:
+        with output_folder(folder, "train-classifier") as partial:
             pooled = pool(plain)
             _write_images(cfg, pooled, times, places, partial / "images", moved)
             write_json(partial / "settings.json", settings)
@@ -78,12 +77,11 @@ def _write_images(
             continue
         image = read_image(record["file_name"], "BGR")
         target = folder / pooled.names[label]
-        target.mkdir(parents=True, exist_ok=True)
         for copy in range(round(times[places[label]])):
             with numpy_seeded(cfg.DATASETS.DIVISION_SEED, Stream.COPIES, number, copy):
                 augmented = T.AugInput(image)
                 T.AugmentationList([resize(cfg), *(moved if copy else ())])(augmented)
-            cv2.imwrite(str(target / f"{number:05d}_{copy:02d}.png"), augmented.image)
+            write_bytes(target / f"{number:05d}_{copy:02d}.png", png_bytes(augmented.image[..., ::-1]))
 
 
 def _description(classes: list[str]) -> str:

@@ -13,16 +13,17 @@ from tqdm import tqdm
 
 from cervical_d2.data.mapper import read_image
 from cervical_d2.datasets.formats import Record
-from cervical_d2.draw import FONT, Box, draw_boxes, legend
+from cervical_d2.draw import FONT, Box, draw_boxes, legend, png_bytes
 from cervical_d2.engine.run_folder import RunFolder
 from cervical_d2.errors import UserError
 from cervical_d2.evaluation.ground_truth import open_split
-from cervical_d2.files import write_bytes
+from cervical_d2.files import output_folder, write_bytes
 from cervical_d2.inference.batch import picture_names
 
 T = TypeVar("T")
 GAP = 8  # px between pictures
 ON_SHEET = 6  # pictures
+SHEET = "sheet.png"
 
 
 def draw_results(runs: Mapping[str, RunFolder], dataset: str, output: Path, *, score: float, count: int) -> list[Path]:
@@ -38,7 +39,7 @@ def draw_results(runs: Mapping[str, RunFolder], dataset: str, output: Path, *, s
         strip(record, {caption: rows[record["image_id"]] for caption, rows in detections.items()}, split.classes)
         for record in chosen
     )
-    return write_pictures(output, chosen, pictures, split.classes, columns=2 if len(runs) == 1 else 1)
+    return write_pictures(output, "draw", chosen, pictures, split.classes, columns=2 if len(runs) == 1 else 1)
 
 
 def _detections(run: RunFolder, dataset: str, score: float) -> dict[Any, list[Record]]:
@@ -58,17 +59,28 @@ def spread(items: Sequence[T], count: int) -> list[T]:
 
 
 def write_pictures(
-    output: Path, records: Sequence[Record], pictures: Iterable[np.ndarray], names: Sequence[str], columns: int = 2
+    output: Path,
+    command: str,
+    records: Sequence[Record],
+    pictures: Iterable[np.ndarray],
+    names: Sequence[str],
+    columns: int = 2,
 ) -> list[Path]:
-    """A PNG for each of `records`, named after its image, and `sheet.png` with the first six; the files, it first."""
-    files = picture_names([Path(record["file_name"]) for record in records])
+    """A PNG for each of `records`, named after its image, and `sheet.png` with the first six; the files, it first.
+
+    Raises:
+        UserError: `output` holds images of `records`, or what `command` did not write.
+    """
+    paths = [Path(record["file_name"]) for record in records]
+    files = picture_names(paths, reserved=[Path(SHEET).stem])
     first: list[np.ndarray] = []
-    written: list[Path] = []
-    for name, picture in zip(tqdm(files.values(), desc="drawing", unit="image", delay=3), pictures, strict=True):
-        written.append(write_picture(output / name, picture))
-        if len(first) < ON_SHEET:
-            first.append(picture)
-    return [write_picture(output / "sheet.png", sheet(first, names, columns=columns)), *written]
+    with output_folder(output, command, paths) as folder:
+        for name, picture in zip(tqdm(files.values(), desc="drawing", unit="image", delay=3), pictures, strict=True):
+            write_picture(folder / name, picture)
+            if len(first) < ON_SHEET:
+                first.append(picture)
+        write_picture(folder / SHEET, sheet(first, names, columns=columns))
+    return [output / name for name in (SHEET, *files.values())]
 
 
 def strip(record: Record, detections: Mapping[str, Sequence[Record]], names: Sequence[str]) -> np.ndarray:
@@ -139,5 +151,5 @@ def captioned(image: np.ndarray, text: str) -> np.ndarray:
 
 def write_picture(path: Path, image: np.ndarray) -> Path:
     """Write `image` (H, W, 3) uint8 RGB as the PNG `path`; returns `path`."""
-    write_bytes(path, cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes())
+    write_bytes(path, png_bytes(image))
     return path

@@ -19,6 +19,7 @@ from cervical_d2.draw import Box, draw_boxes
 from cervical_d2.errors import UserError
 from cervical_d2.report.pictures import beside, captioned, spread, truth_boxes, write_pictures
 
+COMMAND = "visualize"
 DRAWS = 3  # presentations beside each image
 HIGHEST = 480  # px of a panel in a row of presentations
 LEGIBLE = 400  # px of the longer side of a picture with letters on it
@@ -38,7 +39,7 @@ def draw_truth(dataset: str, output: Path, count: int) -> list[Path]:
     # Single cells are too small for letters at their own size.
     scales = (max(1.0, LEGIBLE / max(record["height"], record["width"])) for record in chosen)
     drawn = (truth(record, read(record), names, scale) for record, scale in zip(chosen, scales, strict=True))
-    return write_pictures(output, chosen, drawn, names)
+    return write_pictures(output, COMMAND, chosen, drawn, names)
 
 
 def draw_training_samples(dataset: str, output: Path, cfg: CfgNode, count: int, draws: int = DRAWS) -> list[Path]:
@@ -58,7 +59,7 @@ def draw_training_samples(dataset: str, output: Path, cfg: CfgNode, count: int, 
     chosen = readable(spread([{**loader.dataset.records[place], "place": place} for place in places], count))
     found = training_samples(loader.plan, [record["place"] for record in chosen], draws)
     rows = (row(record, loader, found[record["place"]], names, cfg.INPUT.FORMAT) for record in chosen)
-    return write_pictures(output, chosen, rows, names, columns=1)
+    return write_pictures(output, COMMAND, chosen, rows, names, columns=1)
 
 
 def readable(records: Sequence[Record]) -> Sequence[Record]:
