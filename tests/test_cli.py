@@ -142,7 +142,7 @@ def test_every_number_has_a_range(capsys, name: str, words: list[str], said: str
 
 
 def test_no_number_is_without_a_range():
-    for command in COMMANDS.values():
+    for each in COMMANDS.values():
         parser = argparse.ArgumentParser()
-        fill(parser, module_of(command))
-        assert [action.dest for action in parser._actions if action.type in (int, float)] == [], command.name
+        fill(parser, module_of(each))
+        assert [action.dest for action in parser._actions if action.type in (int, float)] == [], each.name

@@ -81,7 +81,7 @@ def test_the_same_command_again_replaces_what_it_wrote(smears: Path, capfd):
         (["smears"], "model.pth", "model.pth: a file; name a folder as output"),
         (["smears"], "model.pth/out", "model.pth is not a folder"),
         (["smears"], "taken", "taken: holds something else (a.png); choose another output"),
-        (["smears", "--opts", "MODEL.ROI_HEADS.NMS_TRESH_TEST", "0.5"], "out", "did you mean MODEL.ROI_HEADS.NMS_THRESH"),
+        (["smears", "--opts", "MODEL.ROI_HEADS.NMS_TRESH_TEST", "1"], "out", "did you mean MODEL.ROI_HEADS.NMS_THRESH"),
         (["smears", "--opts", "TEST.SCORE"], "out", "'TEST.SCORE' has no value"),
         (["smears", "--opts", "TEST.SCORE", "50"], "out", "a score threshold of 50.0: scores are from 0 to 1"),
         (["slide.svs"], "out", "slide.svs: a whole slide, which is not read as one image; export fields of it"),
@@ -118,8 +118,8 @@ def test_a_disk_that_fills_while_it_predicts_leaves_no_half_output(smears: Path,
 
     monkeypatch.setattr(batch, "write_json", full)
     run = predict(capfd, smears)
-    assert (run.returncode, run.stderr) == (3, "error: b.png: No space left on device; free space, then run the same "
-                                               "command again\n")  # fmt: skip
+    line = "error: b.png: No space left on device; free space, then run the same command again\n"
+    assert (run.returncode, run.stderr) == (3, line)
     assert not (smears.parent / "out").exists()
 
 

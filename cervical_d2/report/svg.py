@@ -1,6 +1,5 @@
 """A figure as SVG inside a page whose policy forbids style attributes and everything from elsewhere."""
 
-import io
 import re
 from collections.abc import Iterator
 from xml.etree import ElementTree
@@ -9,6 +8,8 @@ import matplotlib
 from defusedxml.ElementTree import fromstring
 from markupsafe import Markup
 from matplotlib.figure import Figure
+
+from cervical_d2.report.axes import rendered
 
 PIXELS = 96  # of CSS, in an inch
 WIDE = 560  # px; wider charts are not shrunk below it, lest their text gets too small to read
@@ -26,10 +27,8 @@ def inline_svg(figure: Figure, label: str, prefix: str = "chart") -> Markup:
     Its text stays text, in the system's font. The ids in it begin with `prefix`, so that charts that differ in it can
     stand in one page. It is as wide as the figure (96 px an inch) where there is room.
     """
-    buffer = io.BytesIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "cervical_d2"}):
-        figure.savefig(buffer, format="svg", transparent=True)
-    root = fromstring(buffer.getvalue())
+        root = fromstring(rendered(figure, format="svg", transparent=True))
     box = root.get("viewBox")
     for element in list(root.iter()):
         _clean(element)
