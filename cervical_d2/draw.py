@@ -30,8 +30,8 @@ class Box(NamedTuple):
         return self._replace(box=[factor * value for value in self.box], point=point)
 
 
-def draw_boxes(image: np.ndarray, boxes: Sequence[Box]) -> np.ndarray:
-    """A copy of `image` ((H, W, 3) uint8 RGB) with boxes and their labels; lines grow with the image.
+def draw_boxes(image: np.ndarray, boxes: Sequence[Box], labels: bool = True) -> np.ndarray:
+    """A copy of `image` ((H, W, 3) uint8 RGB) with boxes and, unless left out, `labels`; lines grow with the image.
 
     Regions to ignore are hatched in gray, labeled centers are crosses.
     """
@@ -46,7 +46,7 @@ def draw_boxes(image: np.ndarray, boxes: Sequence[Box]) -> np.ndarray:
         if item.point is not None:
             _cross(canvas, item, thickness)
     for item in boxes:
-        if item.label:
+        if item.label and labels:
             _write(canvas, item, max(0.4, 0.5 * scale))
     return canvas
 

@@ -25,14 +25,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Look, then write; returns the status."""
     from cervical_d2.curation.audits.audit import audit, report
+    from cervical_d2.datasets.registry import each_split
     from cervical_d2.files import check_output
     from cervical_d2.report.audit_sheets import COMMAND, write_audit
 
     check_output(args.output, COMMAND)
-    found = audit(args.datasets, args.only, args.within)
+    names = each_split(args.datasets)
+    found = audit(names, args.only, args.within)
     for line in report(found, args.lines):
         print(line)
-    print("written:", ", ".join(str(path) for path in write_audit(found, args.datasets, args.output)))
+    print("written:", ", ".join(str(path) for path in write_audit(found, names, args.output)))
     return EXIT_FOUND if any(found.values()) else 0
 
 

@@ -20,9 +20,9 @@ def run(args: argparse.Namespace) -> None:
     """Read all pixels, print."""
     from cervical_d2.data.build import records_of
     from cervical_d2.data.pixels import pixel_statistics
-    from cervical_d2.datasets.registry import resolve_all
+    from cervical_d2.datasets.registry import each_split, resolve_all
 
-    names = resolve_all(args.dataset)
+    names = resolve_all(each_split(args.dataset))
     records = records_of(tuple(names))
     found = pixel_statistics(records, args.format, max(0, args.workers))
     pixels = found.histogram[0].sum()

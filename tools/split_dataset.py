@@ -37,11 +37,12 @@ def run(args: argparse.Namespace) -> None:
         table,
         write_splits,
     )
+    from cervical_d2.datasets.registry import each_split
 
     ratios = fold_ratios(args.folds) if args.folds is not None else parse_ratios(args.ratios)
     name = args.name or args.output.name
     check_output(args.output, name, ())
-    pooled = pool(args.dataset, args.together)
+    pooled = pool(each_split(args.dataset), args.together)
     division = divide_pool(pooled, ratios, args.seed)
     write_splits(pooled, division, args.output, name, folds=args.folds is not None)
     lines = [*table(pooled, division), *(comparison(pooled, division, args.random) if args.random else ())]

@@ -10,7 +10,6 @@ from typing import NamedTuple
 import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from tqdm import tqdm
 
 from cervical_d2.anchors.grid import AnchorFit, config_anchors, grid_iou, network_scale
 from cervical_d2.anchors.kmeans import best_anchor, cluster_anchors
@@ -20,6 +19,7 @@ from cervical_d2.datasets.reading import read_source
 from cervical_d2.datasets.registry import resolve
 from cervical_d2.errors import UserError
 from cervical_d2.modeling.anchors import ClusteredAnchorGenerator, anchor_levels
+from cervical_d2.progress import progress_bar
 
 TINY = 1.0  # px of the image; ComparisonDetector's README advises against boxes so narrow or low
 OF_RANGE = 5  # short sides that stand for all between MIN_SIZE_TRAIN's two, where a training draws from a range
@@ -82,7 +82,7 @@ def study_anchors(split: SplitBoxes, cfg: CfgNode, count: int, how: Clustering, 
     both = {OWN: cfg, CLUSTERED: clustered}
     fits = {label: _fit(side, own) for label, own in both.items()}
     grid = {label: grid_iou(boxes, own) for label, own in both.items()}
-    counts = tqdm(range(1, count + 1), desc="clustering", unit="number", delay=3) if sweep else ()
+    counts = progress_bar(range(1, count + 1), desc="clustering", unit="number") if sweep else ()
     swept = {number: float(best_anchor(side, how(side, number))[0].mean()) for number in counts}
     return Study(boxes, tiny, clustered, fits, grid, how, swept)
 

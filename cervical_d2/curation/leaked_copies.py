@@ -12,7 +12,6 @@ import numpy as np
 import yaml
 from detectron2.config import CfgNode
 from detectron2.data import transforms as T
-from tqdm import tqdm
 
 from cervical_d2.config import config_value
 from cervical_d2.curation.pooling import Pool, pool
@@ -24,6 +23,7 @@ from cervical_d2.datasets.registry import class_names, resolve
 from cervical_d2.draw import png_bytes
 from cervical_d2.errors import UserError
 from cervical_d2.files import output_folder, write_bytes, write_json, write_text
+from cervical_d2.progress import progress_bar
 from cervical_d2.randomness import Stream, numpy_seeded
 
 DESCRIPTION = "data.yaml"
@@ -71,7 +71,7 @@ def leaked_copies(cfg: CfgNode, plain: Sequence[str], places: np.ndarray) -> str
 def _write_images(
     cfg: CfgNode, pooled: Pool, times: np.ndarray, places: np.ndarray, folder: Path, moved: list[T.Augmentation]
 ) -> None:
-    for number, record in enumerate(tqdm(pooled.records, desc="copying", unit="image", delay=3)):
+    for number, record in enumerate(progress_bar(pooled.records, desc="copying", unit="image")):
         label = label_of(record)
         if label is None or places[label] < 0:
             continue

@@ -11,11 +11,11 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from cervical_d2.datasets.formats import Record
 from cervical_d2.datasets.images import image_fault, relative_name
 from cervical_d2.datasets.problems import KINDS, Place, Problems
+from cervical_d2.progress import progress_bar
 
 TINY = 1.0  # px: a side of so much or less is a slip of the mouse
 SLACK = 1.0  # px: by so much a box may leave its image, since some tools count pixels from 1
@@ -145,7 +145,7 @@ def check_images(records: Sequence[Record], problems: Problems, *, decode: bool 
     `decode`: read every pixel, rather than the header and the end of each file.
     """
     kept = []
-    for record in tqdm(records, desc="checking images", unit="image", delay=3):
+    for record in progress_bar(records, desc="checking images", unit="image"):
         fault = image_fault(Path(record["file_name"]), record["width"], record["height"], decode=decode)
         if fault:
             problems.add(fault[0], record["file_name"], fault[1])
@@ -160,7 +160,7 @@ def check_content(records: Iterable[Record], problems: Problems) -> None:
     for record in records:
         by_size[Path(record["file_name"]).stat().st_size].append(record)
     alike = [group for group in by_size.values() if len(group) > 1]
-    for group in tqdm(alike, desc="comparing files", unit="file size", delay=3):
+    for group in progress_bar(alike, desc="comparing files", unit="file size"):
         first: dict[bytes, Record] = {}
         for record in group:
             other = first.setdefault(hashlib.sha256(Path(record["file_name"]).read_bytes()).digest(), record)

@@ -12,7 +12,6 @@ import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data.detection_utils import convert_PIL_to_numpy
 from PIL import Image
-from tqdm import tqdm
 
 from cervical_d2.checkpoint.checkpoint import Checkpoint
 from cervical_d2.data.corruptions import CORRUPTIONS, STRENGTHS, Corruption, corrupted
@@ -24,6 +23,7 @@ from cervical_d2.evaluation.ground_truth import Split
 from cervical_d2.evaluation.matching import Detections
 from cervical_d2.files import check_output, plain, write_json
 from cervical_d2.inference.detector import Detection, Detector
+from cervical_d2.progress import progress_bar
 
 COMMAND = "robustness"
 FILE = "robustness.json"
@@ -132,14 +132,14 @@ def _trial(row: dict[str, Any]) -> tuple[Trial, dict[str, float]]:
 def complete(results: Results, detector: Detector, split: Split) -> None:
     """Evaluate what is missing; after each trial `results` are written."""
     trials = results.missing()
-    with tqdm(total=len(trials) * len(split.records), unit="image", disable=not trials) as bar:
+    with progress_bar(total=len(trials) * len(split.records), desc="evaluating", unit="image") as bar:
         for trial in trials:
             bar.set_description(" ".join(map(str, trial)))
             results.metrics[trial] = evaluate(detector, split, trial, results.about["seed"], bar)
             results.write()
 
 
-def evaluate(detector: Detector, split: Split, trial: Trial, seed: int, bar: "tqdm[Any]") -> dict[str, float]:
+def evaluate(detector: Detector, split: Split, trial: Trial, seed: int, bar: Any) -> dict[str, float]:
     """COCO's numbers in percent, as `CervicalCOCOEvaluator` has them; `bar` moves by one an image."""
     cells: list[tuple[int, Detection]] = []
     for number, image in disturbed_images(split, trial, seed):

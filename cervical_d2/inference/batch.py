@@ -6,8 +6,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from tqdm import tqdm
-
 from cervical_d2.data.mapper import read_image
 from cervical_d2.datasets.images import EXTENSIONS, OTHERS, SLIDES
 from cervical_d2.draw import Box, draw_boxes, png_bytes
@@ -15,6 +13,7 @@ from cervical_d2.errors import UserError
 from cervical_d2.files import output_folder, unique_names, write_bytes, write_json
 from cervical_d2.inference.detector import Detection, Detector
 from cervical_d2.inference.export import coco_document
+from cervical_d2.progress import progress_bar
 
 COMMAND = "predict"
 
@@ -54,7 +53,7 @@ def find_images(places: Sequence[Path]) -> Images:
         else:
             raise UserError(f"{place}: no such image or folder; check the path")
     paths = []
-    for path in tqdm(found, desc="reading images", unit="image", delay=3):
+    for path in progress_bar(found, desc="reading images", unit="image"):
         try:
             _check_image(path)
             paths.append(path)
@@ -107,15 +106,12 @@ def predict_images(detector: Detector, paths: Sequence[Path], output: Path, *, l
     sizes: dict[Path, tuple[int, int]] = {}
     names = picture_names(paths)
     with output_folder(output, COMMAND, paths) as folder:
-        for path in tqdm(paths, desc="predicting", unit="image", delay=3):
+        for path in progress_bar(paths, desc="predicting", unit="image"):
             cells[path] = detector(path)
             image = read_image(str(path), "RGB")
             sizes[path] = (image.shape[1], image.shape[0])
-            boxes = [
-                Box(cell.box, cell.category_id, f"{cell.name} {cell.score:.2f}" if labels else "")
-                for cell in cells[path]
-            ]
-            write_bytes(folder / names[path], png_bytes(draw_boxes(image, boxes)))
+            boxes = [Box(cell.box, cell.category_id, f"{cell.name} {cell.score:.2f}") for cell in cells[path]]
+            write_bytes(folder / names[path], png_bytes(draw_boxes(image, boxes, labels)))
         write_json(folder / "predictions.json", coco_document(cells, sizes, detector.class_names))
     return sum(map(len, cells.values()))
 

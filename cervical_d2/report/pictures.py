@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 import cv2
 import numpy as np
 from detectron2.structures import BoxMode
-from tqdm import tqdm
 
 from cervical_d2.data.mapper import read_image
 from cervical_d2.datasets.formats import Record
@@ -19,6 +18,7 @@ from cervical_d2.errors import UserError
 from cervical_d2.evaluation.ground_truth import open_split
 from cervical_d2.files import output_folder, write_bytes
 from cervical_d2.inference.batch import picture_names
+from cervical_d2.progress import progress_bar
 
 T = TypeVar("T")
 GAP = 8  # px between pictures
@@ -26,17 +26,21 @@ ON_SHEET = 6  # pictures
 SHEET = "sheet.png"
 
 
-def draw_results(runs: Mapping[str, RunFolder], dataset: str, output: Path, *, score: float, count: int) -> list[Path]:
+def draw_results(
+    runs: Mapping[str, RunFolder], dataset: str, output: Path, *, score: float, count: int, labels: bool = True
+) -> list[Path]:
     """Draw the last evaluations of `runs`, given by caption, on the registered split `dataset`.
 
     Writes truth beside all predictions for each of `count` images, spread evenly over the split, and `sheet.png` with
-    the first six. Returns the files. Raises `UserError` if there is no evaluation.
+    the first six; `labels`: with class and score beside each box. Returns the files. Raises `UserError` if there is no evaluation.
     """
     detections = {caption: _detections(run, dataset, score) for caption, run in runs.items()}
     split = open_split(dataset)
     chosen = spread(split.records, count)
     pictures = (
-        strip(record, {caption: rows[record["image_id"]] for caption, rows in detections.items()}, split.classes)
+        strip(
+            record, {caption: rows[record["image_id"]] for caption, rows in detections.items()}, split.classes, labels
+        )
         for record in chosen
     )
     return write_pictures(output, "draw", chosen, pictures, split.classes, columns=2 if len(runs) == 1 else 1)
@@ -75,7 +79,7 @@ def write_pictures(
     files = picture_names(paths, reserved=[Path(SHEET).stem])
     first: list[np.ndarray] = []
     with output_folder(output, command, paths) as folder:
-        for name, picture in zip(tqdm(files.values(), desc="drawing", unit="image", delay=3), pictures, strict=True):
+        for name, picture in zip(progress_bar(files.values(), desc="drawing", unit="image"), pictures, strict=True):
             write_picture(folder / name, picture)
             if len(first) < ON_SHEET:
                 first.append(picture)
@@ -83,13 +87,15 @@ def write_pictures(
     return [output / name for name in (SHEET, *files.values())]
 
 
-def strip(record: Record, detections: Mapping[str, Sequence[Record]], names: Sequence[str]) -> np.ndarray:
+def strip(
+    record: Record, detections: Mapping[str, Sequence[Record]], names: Sequence[str], labels: bool = True
+) -> np.ndarray:
     """Truth, then the `detections` of each caption with their scores, side by side; (H, W, 3) uint8 RGB."""
     image = read_image(record["file_name"], "RGB")
     boxes = {"truth": truth_boxes(record, names)}
     for caption, rows in detections.items():
         boxes[caption] = [_predicted(row, names) for row in sorted(rows, key=lambda row: row["score"])]
-    return beside([captioned(draw_boxes(image, drawn), caption) for caption, drawn in boxes.items()])
+    return beside([captioned(draw_boxes(image, drawn, labels), caption) for caption, drawn in boxes.items()])
 
 
 def truth_boxes(record: Record, names: Sequence[str]) -> list[Box]:

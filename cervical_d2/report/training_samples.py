@@ -25,10 +25,10 @@ HIGHEST = 480  # px of a panel in a row of presentations
 LEGIBLE = 400  # px of the longer side of a picture with letters on it
 
 
-def draw_truth(dataset: str, output: Path, count: int) -> list[Path]:
+def draw_truth(dataset: str, output: Path, count: int, *, labels: bool = True) -> list[Path]:
     """Draw `count` images of the registered split, spread evenly, with their annotations, and a sheet of the first six.
 
-    A set of boxes without images is drawn on light gray. Returns the files, the sheet first. Raises `UserError` before
+    `labels`: with the class beside each box. A set of boxes without images is drawn on light gray. Returns the files, the sheet first. Raises `UserError` before
     anything is written.
     """
     names = MetadataCatalog.get(dataset).thing_classes
@@ -38,11 +38,14 @@ def draw_truth(dataset: str, output: Path, count: int) -> list[Path]:
         chosen, read = spread(DatasetCatalog.get(dataset), count), blank
     # Single cells are too small for letters at their own size.
     scales = (max(1.0, LEGIBLE / max(record["height"], record["width"])) for record in chosen)
-    drawn = (truth(record, read(record), names, scale) for record, scale in zip(chosen, scales, strict=True))
+    shown = names if labels else [""] * len(names)
+    drawn = (truth(record, read(record), shown, scale) for record, scale in zip(chosen, scales, strict=True))
     return write_pictures(output, COMMAND, chosen, drawn, names)
 
 
-def draw_training_samples(dataset: str, output: Path, cfg: CfgNode, count: int, draws: int = DRAWS) -> list[Path]:
+def draw_training_samples(
+    dataset: str, output: Path, cfg: CfgNode, count: int, draws: int = DRAWS, *, labels: bool = True
+) -> list[Path]:
     """As `draw_truth`, with the first `draws` presentations of each image beside it.
 
     They are those of a training with `cfg`, from its first iteration on: the same seed, order and augmentations. Where
@@ -58,7 +61,8 @@ def draw_training_samples(dataset: str, output: Path, cfg: CfgNode, count: int, 
     places = [place for place, record in enumerate(loader.dataset.records) if record["file_name"] in wanted]
     chosen = readable(spread([{**loader.dataset.records[place], "place": place} for place in places], count))
     found = training_samples(loader.plan, [record["place"] for record in chosen], draws)
-    rows = (row(record, loader, found[record["place"]], names, cfg.INPUT.FORMAT) for record in chosen)
+    shown = names if labels else [""] * len(names)
+    rows = (row(record, loader, found[record["place"]], shown, cfg.INPUT.FORMAT) for record in chosen)
     return write_pictures(output, COMMAND, chosen, rows, names, columns=1)
 
 
