@@ -104,7 +104,7 @@ def output_folder(path: Path, command: str, inputs: Iterable[str | Path] = ()) -
     for stale in path.glob(".partial.*"):  # a killed run left it
         shutil.rmtree(stale, ignore_errors=True)
     partial = path / f".partial.{os.getpid()}"
-    partial.mkdir(parents=True)
+    make_folder(partial)
     try:
         yield partial
         _move_in(partial, path, command, before)
@@ -173,6 +173,14 @@ def _check_place(path: Path) -> None:
         raise UserError(f"{path}: {nearest} cannot be written; allow it, or choose another output")
 
 
+def make_folder(path: Path) -> None:
+    """Make the folder `path` unless it is there. Raises `UserError` where none can be, as in /proc."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no folder can be made here ({error.strerror}); choose another output") from error
+
+
 def _names_below(folder: Path) -> Iterator[str]:
     """Every file below `folder`, relative to it, but hidden ones."""
     for place, folders, files in os.walk(folder):
@@ -218,7 +226,7 @@ def write_folder(path: Path, files: Iterable[tuple[str, str]]) -> None:
     """
     refuse_existing(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.mkdir(parents=True)
+    make_folder(partial)
     try:
         for name, text in files:
             write_text(partial / name, text)

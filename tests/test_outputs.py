@@ -88,6 +88,16 @@ def test_places_where_nothing_can_be_written_are_one_line(tmp_path: Path):
     assert not (tmp_path / "nowhere").exists()
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a file system without new folders")
+def test_where_no_folder_can_be_made_is_one_line(tiny: Path, capfd):
+    for words in (
+        ("tools/dataset_statistics.py", tiny / "data.yaml", "--output", "/proc/out"),
+        ("train_net.py", "--config-file", tiny / "config.yaml", "OUTPUT_DIR", "/proc/out"),
+    ):
+        run = called(capfd, *words)
+        assert (run.returncode, "/proc/out" in run.stderr.splitlines()[-1]) == (2, True)
+
+
 def failing(error: int):
     def fail(*_: object) -> None:
         raise OSError(error, os.strerror(error))  # as the system does: without a name

@@ -27,7 +27,7 @@ from cervical_d2.data.build import records_of
 from cervical_d2.datasets.formats import Record
 from cervical_d2.engine.run_folder import RunFolder
 from cervical_d2.errors import UserError
-from cervical_d2.files import check_output, write_json, write_text
+from cervical_d2.files import check_output, make_folder, write_json, write_text
 
 if sys.platform != "win32":
     import fcntl
@@ -49,7 +49,7 @@ def open_folder(cfg: CfgNode, *, train: bool, resume: bool) -> list[str]:
     """
     folder = Path(cfg.OUTPUT_DIR)
     _check_folder(cfg, train, resume)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     _lock(folder)
     for partial in folder.glob("*.partial"):  # what a killed run was writing
         partial.unlink()

@@ -32,7 +32,10 @@ def draw_results(
     """Draw the last evaluations of `runs`, given by caption, on the registered split `dataset`.
 
     Writes truth beside all predictions for each of `count` images, spread evenly over the split, and `sheet.png` with
-    the first six; `labels`: with class and score beside each box. Returns the files. Raises `UserError` if there is no evaluation.
+    the first six; `labels`: with class and score beside each box. Returns the files.
+
+    Raises:
+        UserError: there is no evaluation, or `output` holds something else.
     """
     detections = {caption: _detections(run, dataset, score) for caption, run in runs.items()}
     split = open_split(dataset)

@@ -28,8 +28,8 @@ LEGIBLE = 400  # px of the longer side of a picture with letters on it
 def draw_truth(dataset: str, output: Path, count: int, *, labels: bool = True) -> list[Path]:
     """Draw `count` images of the registered split, spread evenly, with their annotations, and a sheet of the first six.
 
-    `labels`: with the class beside each box. A set of boxes without images is drawn on light gray. Returns the files, the sheet first. Raises `UserError` before
-    anything is written.
+    `labels`: with the class beside each box. A set of boxes without images is drawn on light gray. Returns the files,
+    the sheet first. Raises `UserError` before anything is written.
     """
     names = MetadataCatalog.get(dataset).thing_classes
     if has_images(dataset):
