@@ -104,7 +104,8 @@ def output_folder(path: Path, command: str, inputs: Iterable[str | Path] = ()) -
     for stale in path.glob(".partial.*"):  # a killed run left it
         shutil.rmtree(stale, ignore_errors=True)
     partial = path / f".partial.{os.getpid()}"
-    make_folder(partial)
+    make_folder(path)
+    partial.mkdir()
     try:
         yield partial
         _move_in(partial, path, command, before)
