@@ -63,12 +63,9 @@ def load_config(config_file: str = "", options: Sequence[str] = ()) -> CfgNode:
     """Defaults, then `config_file`, then `options` (KEY VALUE ...). Raises `UserError` for anything unknown."""
     cfg = get_cfg()
     add_cervical_config(cfg)
-    known = set(_flatten(cfg))
     if config_file:
-        path = config_path(config_file)
-        _merge_file(cfg, path, known)
-    _merge_options(cfg, list(options), known)
-    _check_choices(cfg)
+        _merge_file(cfg, config_path(config_file), set(_flatten(cfg)))
+    merge_options(cfg, options)
     return cfg
 
 
@@ -153,7 +150,9 @@ def _with_floats(loaded: CfgNode, cfg: CfgNode) -> CfgNode:
     return loaded
 
 
-def _merge_options(cfg: CfgNode, options: list[str], known: set[str]) -> None:
+def merge_options(cfg: CfgNode, options: Sequence[str]) -> None:
+    """Set KEY VALUE ... in `cfg`, in place. Raises `UserError` for an unknown key and a value that is not allowed."""
+    known = set(_flatten(cfg))
     if len(options) % 2:
         raise UserError(f"command line: options come as KEY VALUE pairs; {options[-1]!r} has no value")
     for name, value in zip(options[::2], options[1::2], strict=True):
@@ -166,6 +165,7 @@ def _merge_options(cfg: CfgNode, options: list[str], known: set[str]) -> None:
             cfg.merge_from_list([name, value])
         except (KeyError, ValueError, AssertionError, SyntaxError) as error:
             raise UserError(f"command line: {name} {value}: {_first_line(error)}") from error
+    _check_choices(cfg)
 
 
 def _refuse_unknown(loaded: CfgNode, known: set[str], where: str) -> None:

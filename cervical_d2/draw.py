@@ -30,8 +30,8 @@ class Box(NamedTuple):
         return self._replace(box=[factor * value for value in self.box], point=point)
 
 
-def draw_boxes(image: np.ndarray, boxes: Sequence[Box]) -> np.ndarray:
-    """A copy of `image` ((H, W, 3) uint8 RGB) with boxes and their labels; lines grow with the image.
+def draw_boxes(image: np.ndarray, boxes: Sequence[Box], labels: bool = True) -> np.ndarray:
+    """A copy of `image` ((H, W, 3) uint8 RGB) with boxes and, unless left out, `labels`; lines grow with the image.
 
     Regions to ignore are hatched in gray, labeled centers are crosses.
     """
@@ -46,7 +46,7 @@ def draw_boxes(image: np.ndarray, boxes: Sequence[Box]) -> np.ndarray:
         if item.point is not None:
             _cross(canvas, item, thickness)
     for item in boxes:
-        if item.label:
+        if item.label and labels:
             _write(canvas, item, max(0.4, 0.5 * scale))
     return canvas
 
@@ -75,6 +75,11 @@ def _write(canvas: np.ndarray, item: Box, size: float) -> None:
     cv2.rectangle(canvas, (x, y - height - below), (x + width + 2, y), color, cv2.FILLED)
     ink = (0, 0, 0) if sum(color) > 330 else (255, 255, 255)
     cv2.putText(canvas, item.label, (x + 1, y - below // 2 - 1), FONT, size, ink, 1, cv2.LINE_AA)
+
+
+def png_bytes(image: np.ndarray) -> bytes:
+    """`image` ((H, W, 3) uint8 RGB) as a PNG file."""
+    return cv2.imencode(".png", cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2BGR))[1].tobytes()
 
 
 def legend(names: Sequence[str], width: int, height: int = 28) -> np.ndarray:

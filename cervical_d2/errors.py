@@ -4,6 +4,7 @@ Exit codes: 0 success, 2 invalid input (nothing was written), 3 machine failure,
 number of a signal.
 """
 
+import errno
 import os
 import signal
 import sys
@@ -11,6 +12,16 @@ import warnings
 from collections.abc import Callable
 
 EXIT_OK, EXIT_OURS, EXIT_USER, EXIT_MACHINE, EXIT_PIPE = 0, 1, 2, 3, 141
+
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# What the system says of a file, with the exit code and the cure. Another OSError is a bug, and keeps its traceback.
+REFUSALS = {
+    **dict.fromkeys(NO_SPACE, (EXIT_MACHINE, "free space, then run the same command again")),
+    errno.EIO: (EXIT_MACHINE, "check the disk, then run the same command again"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), (EXIT_USER, "allow it, or choose another place")),
+    **dict.fromkeys((errno.EEXIST, errno.ENOTDIR, errno.EISDIR), (EXIT_USER, "choose another place")),
+    **dict.fromkeys((errno.ENAMETOOLONG, errno.ELOOP), (EXIT_USER, "choose another name")),
+}
 
 
 class UserError(Exception):
@@ -62,6 +73,12 @@ def run_main(main: Callable[[], int | None]) -> int:
         # The reader closed the pipe (`| head`). Without this, Python would print another error when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_PIPE
+    except OSError as error:
+        if error.errno not in REFUSALS:
+            raise
+        status, cure = REFUSALS[error.errno]
+        print(f"error: {f'{error.filename}: ' if error.filename else ''}{error.strerror}; {cure}", file=sys.stderr)
+        return status
     except Interrupted as stop:
         if stop.message:
             print(f"interrupted by {stop.name}: {stop.message}", file=sys.stderr)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from cervical_d2.files import WRITTEN
 from tools.cli import COMMANDS, run_command
 
 ROOT = Path(__file__).parents[1]
@@ -140,5 +141,6 @@ def called(capfd: pytest.CaptureFixture[str], script: str, *words: object) -> su
 
 
 def listing(folder: Path) -> dict[str, bytes]:
-    """Every file below `folder` with its content."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    """Every file below `folder` with its content, but the lists of what commands wrote."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != WRITTEN]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}

@@ -67,7 +67,9 @@ def convert_file(folder: Path, checkpoint: dict, capsys: pytest.CaptureFixture, 
     """Save, convert with the command into d2.pth, and return the YAML that it prints."""
     torch.save(checkpoint, folder / "source.pth")
     capsys.readouterr()
-    assert tool("convert-weights", folder / "source.pth", folder / "d2.pth", *options) == 0, capsys.readouterr().err
+    assert tool("convert-weights", folder / "source.pth", folder / "d2.pth", "--overwrite", *options) == 0, (
+        capsys.readouterr().err
+    )
     return capsys.readouterr().out
 
 

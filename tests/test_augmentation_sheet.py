@@ -76,6 +76,6 @@ def test_the_tool_writes_a_picture_and_names_a_place_where_it_cannot(tmp_path: P
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]] == [key for key, _ in SHOWN]
     # 240 px wide pictures of a 2 : 1 image, five in a row; no legend, as there are no boxes.
     assert cv2.imread(str(tmp_path / "sheet.jpg")).shape == (len(SHOWN) * (CAPTION + 120), 5 * 240 + 4 * GAP, 3)
-    assert tool(*words, tmp_path / "no/such/sheet.jpg") == 2
-    assert "no/such/sheet.jpg: cannot be written" in capsys.readouterr().err
+    assert tool(*words, tmp_path / "smear.png/sheet.jpg") == 2
+    assert "smear.png is not a folder; choose another output" in capsys.readouterr().err
     assert tool(*words, tmp_path / "sheet.txt") == 2

@@ -1,5 +1,6 @@
 """The command line: its table, its help, what it does with mistakes, and the same commands as scripts."""
 
+import argparse
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, command, tool
 
-from tools.cli import COMMANDS, child, main
+from tools.cli import COMMANDS, child, fill, main, module_of
 
 MODULES = {path.stem for path in (ROOT / "tools").glob("*.py") if "def add_arguments(" in path.read_text()}
 NO_SCRIPT = {"completion"}  # nobody's habit to call it so
@@ -103,3 +104,45 @@ def test_bash_completes_commands_options_choices_and_files(capsys):
     script = COMPLETE.format(script=capsys.readouterr().out, lines=" ".join(f"'{line}'" for line in COMPLETED))
     done = subprocess.run(["bash", "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.stdout.splitlines() == list(COMPLETED.values()), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "said"),
+    [
+        ("predict", ["--score", "50"], "argument --score: '50' is not a number from 0 to 1"),
+        ("predict", ["--score", "-1"], "argument --score: '-1' is not a number from 0 to 1"),
+        ("predict", ["--score", "nan"], "argument --score: 'nan' is not a number from 0 to 1"),
+        ("predict", ["--score", "0,5"], "argument --score: '0,5' is not a number from 0 to 1"),
+        ("draw", ["--score", "1.5"], "argument --score: '1.5' is not a number from 0 to 1"),
+        ("draw", ["--count", "0"], "argument --count: '0' is not a whole number, 1 or more"),
+        ("compare", ["--score", "-0.1"], "argument --score: '-0.1' is not a number from 0 to 1"),
+        ("compare", ["--samples", "0"], "argument --samples: '0' is not a whole number, 1 or more"),
+        ("report", ["--seed", "-1"], "argument --seed: '-1' is not a whole number, 0 or more"),
+        ("visualize", ["--draws", "0"], "argument --draws: '0' is not a whole number, 1 or more"),
+        ("visualize", ["--count", "1e3"], "argument --count: '1e3' is not a whole number, 1 or more"),
+        ("anchors", ["--num-anchors", "0"], "argument --num-anchors: '0' is not a whole number, 1 or more"),
+        ("anchors", ["--min-size", "0"], "argument --min-size: '0' is not a whole number, 1 or more"),
+        ("proposals", ["--iou", "0"], "argument --iou: '0' is not a number above 0 and up to 1"),
+        ("proposals", ["--limits", "100", "0"], "argument --limits: '0' is not a whole number, 1 or more"),
+        ("find-lr", ["--low", "0"], "argument --low: '0' is not a number above 0"),
+        ("find-lr", ["--high", "inf"], "argument --high: 'inf' is not a number above 0"),
+        ("split", ["--random", "-5"], "argument --random: '-5' is not a whole number, 0 or more"),
+        ("split", ["--seed", "-1"], "argument --seed: '-1' is not a whole number, 0 or more"),
+        ("mean-std", ["--workers", "-2"], "argument --workers: '-2' is not a whole number, 0 or more"),
+        ("train", ["--num-gpus", "0"], "argument --num-gpus: '0' is not a whole number, 1 or more"),
+        ("train", ["--machine-rank", "-1"], "argument --machine-rank: '-1' is not a whole number, 0 or more"),
+        ("convert-weights", ["--bn-eps", "-1"], "argument --bn-eps: '-1' is not a number from 0 to 1"),
+    ],
+)
+def test_every_number_has_a_range(capsys, name: str, words: list[str], said: str):
+    with pytest.raises(SystemExit) as stop:
+        tool(name, *words)
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1] == f"cervical-d2 {name}: error: {said}"
+
+
+def test_no_number_is_without_a_range():
+    for each in COMMANDS.values():
+        parser = argparse.ArgumentParser()
+        fill(parser, module_of(each))
+        assert [action.dest for action in parser._actions if action.type in (int, float)] == [], each.name

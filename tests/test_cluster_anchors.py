@@ -204,7 +204,7 @@ def test_config_seed_and_update_are_heeded(tmp_path: Path, capsys):
     ("words", "message"),
     [
         (("--num-anchors", 14), "--num-anchors 14: the 5 levels p2, p3, p4, p5, p6 need the same number each; use"),
-        (("--num-anchors", 0), "--num-anchors 0: the 5 levels p2, p3, p4, p5, p6 need the same number each; use 5 or"),
+        (("--num-anchors", 1), "--num-anchors 1: the 5 levels p2, p3, p4, p5, p6 need the same number each; use 5 or"),
         (("--num-anchors", 15), "3 boxes of 2 different shapes are too few for 15 anchors; use a larger set, or ask "),
         (("--num-anchors", 5, "--config-file", "no.yaml"), "no.yaml: no such config file; "),
     ],

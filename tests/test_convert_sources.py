@@ -33,7 +33,9 @@ def put(path: Path, content: object) -> Path:
 
 def converted(source: Path, capsys, *options: str) -> tuple[dict[str, torch.Tensor], dict, str]:
     """The weights written, the settings printed, and what was said."""
-    assert tool("convert-weights", source, source.parent / "d2.pth", *options) == 0, capsys.readouterr().err
+    assert tool("convert-weights", source, source.parent / "d2.pth", "--overwrite", *options) == 0, (
+        capsys.readouterr().err
+    )
     said = capsys.readouterr()
     content = torch.load(source.parent / "d2.pth")
     assert list(content) == ["model"]  # no matching_heuristics: names are final

@@ -53,7 +53,7 @@ def test_threshold_leaves_out_what_is_below(tiny: Path, weights: Path):
 
 def test_predictions_are_coco_json_and_pictures(tiny: Path, weights: Path):
     detector = Detector(weights, score_threshold=0.0, device="cpu")
-    paths = find_images([tiny / "images/val1.png", tiny / "images"])
+    paths = find_images([tiny / "images/val1.png", tiny / "images"]).paths
     assert len(paths) == 9
     total = predict_images(detector, paths, tiny / "out")
     document = json.loads((tiny / "out/predictions.json").read_text())

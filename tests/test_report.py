@@ -11,6 +11,7 @@ from conftest import command, listing
 from test_predictions import rows_on_truth
 
 from cervical_d2.config import load_config
+from cervical_d2.data.build import forget_records
 from cervical_d2.datasets.registry import resolve
 from cervical_d2.errors import UserError
 from cervical_d2.evaluation.severity import OWN
@@ -85,13 +86,18 @@ def test_two_models_are_compared_and_shown_side_by_side(tiny: Path, found: Path)
 
 def test_a_second_report_takes_the_place_of_the_first(tiny: Path, found: Path):
     write_evaluation_report(dataset(tiny), [Evaluated("m", found)], tiny / "report", OPTIONS)
-    (tiny / "report/images/stale.jpg").write_bytes(b"of another data set")
+    (tiny / "images/val2.png").replace(tiny / "images/other.png")
+    (tiny / "val.json").write_text((tiny / "val.json").read_text().replace("val2.png", "other.png"))
+    forget_records()
     write_evaluation_report(dataset(tiny), [Evaluated("m", found)], tiny / "report", OPTIONS)
-    assert not (tiny / "report/images/stale.jpg").exists()
+    assert {path.stem for path in (tiny / "report/images").iterdir()} == {"val0", "val1", "other"}
+    (tiny / "report/images/notes.txt").write_text("mine")
+    with pytest.raises(UserError, match=r"report: holds something else \(images/notes.txt\); choose another output"):
+        write_evaluation_report(dataset(tiny), [Evaluated("m", found)], tiny / "report", OPTIONS)
 
 
 def test_a_folder_of_something_else_is_left_alone(tiny: Path, found: Path):
-    with pytest.raises(UserError, match="images: holds something else"):
+    with pytest.raises(UserError, match=r"images: holds .*val0.png, which is read"):
         write_evaluation_report(dataset(tiny), [Evaluated("m", found)], tiny / "images", OPTIONS)
     assert len(listing(tiny / "images")) == 9
 
@@ -111,7 +117,7 @@ def test_what_fails_leaves_the_report_that_is_there(tiny: Path, found: Path):
     [
         (["found.json"], "found.json: a file of predictions needs --dataset and --output"),
         (["nowhere", "--dataset", "{data}", "--output", "out"], "no such file; evaluate first"),
-        (["found.json", "--dataset", "{data}", "--output", "images"], "images: holds something else"),
+        (["found.json", "--dataset", "{data}", "--output", "images"], "val0.png, which is read; choose another output"),
         (["found.json", "--dataset", "nothing", "--output", "out"], "no data set is called 'nothing'"),
         (["found.json", "--dataset", "{data}", "--output", "out", "--baseline", "none.json"], "no such file"),
     ],

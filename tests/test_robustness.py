@@ -77,7 +77,7 @@ def test_every_corruption_and_strength_is_told(trained: Path):
 
 def test_undisturbed_figures_are_the_evaluators(trained: Path):
     name = resolve(f"{trained}/data.yaml:val")
-    detector = Detector(trained / "model.pth", device="cpu")
+    detector = Detector(trained / "model.pth", device="cpu", for_evaluation=True)
     evaluator = CervicalCOCOEvaluator(name, distributed=False)
     expected = inference_on_dataset(detector.model, build_test_loader(detector.cfg, name), evaluator)["bbox"]
     row = rows(trained / "whole")[0]
@@ -129,7 +129,7 @@ def broken(folder: Path) -> None:
 
 
 def another_tools(folder: Path) -> None:
-    (folder / "whole/robustness.json").unlink()
+    (folder / "whole/.cervical_d2.json").unlink()
 
 
 def as_it_is(folder: Path) -> None:
@@ -145,7 +145,7 @@ def as_it_is(folder: Path) -> None:
         (as_it_is, ("--seed", 1), "of other seed; choose"),
         (as_it_is, ("--samples", 2), "of other images, annotations; choose"),
         (broken, (), "robustness.json: not a file of this tool"),
-        (another_tools, (), "whole: exists already, and holds no robustness.json; choose another --output"),
+        (another_tools, (), "whole: holds something else (robustness.json); choose another output"),
     ],
 )
 def test_results_of_something_else_are_refused_and_kept(trained: Path, tmp_path, capsys, calls, change, more, said):
@@ -182,8 +182,8 @@ def no_weights(folder: Path) -> None:
         (as_it_is, ("--dataset", "bcd_test"), "no data set is called 'bcd_test'; did you mean bccd_test?"),
         (as_it_is, ("--device", "nonsense"), "device nonsense: not usable here"),
         (as_it_is, ("--device", "meta"), "device meta: not usable here"),
-        (as_it_is, ("--output", "{folder}/model.pth/new"), "model.pth is not a folder; choose another --output"),
-        (as_it_is, ("--output", "{folder}/model.pth"), "model.pth: exists already"),
+        (as_it_is, ("--output", "{folder}/model.pth/new"), "model.pth is not a folder; choose another output"),
+        (as_it_is, ("--output", "{folder}/model.pth"), "model.pth: a file; name a folder as output"),
         (without_images, (), "tiny_val: boxes without images"),
         (no_weights, (), "model.pth: no such weights file"),
         (without_classes, (), "model.pth: carries no config and classes; name a checkpoint of `cervical-d2 train`"),
@@ -206,4 +206,4 @@ def test_bad_numbers_are_refused(capsys):
         with pytest.raises(SystemExit) as stop:
             tool("robustness", "w.pth", "--dataset", "d", "--output", "o", *wrong)
         assert stop.value.code == 2
-    assert "--samples must be 1 or more" in capsys.readouterr().err
+    assert "argument --samples: '0' is not a whole number, 1 or more" in capsys.readouterr().err

@@ -69,6 +69,35 @@ GROUPS = {
 }
 COMMANDS = {command.name: command for group in GROUPS.values() for command in group}
 
+
+class Number(NamedTuple):
+    """A kind of number that an argument takes: `type="share"`, and so on. `low` itself is allowed unless `open`."""
+
+    kind: type[int] | type[float]
+    low: float
+    high: float
+    words: str
+    open: bool = False
+
+    def __call__(self, text: str) -> float:
+        """The number in `text`; argparse makes one line of the error."""
+        try:
+            value = self.kind(text)
+        except ValueError:
+            value = self.kind(-1)
+        if not self.low <= value <= self.high or (self.open and value == self.low):
+            raise argparse.ArgumentTypeError(f"{text!r} is not {self.words}")
+        return value
+
+
+MOST = 2**31 - 1  # NumPy and torch take larger numbers, but no seed or count needs them
+NUMBERS = {
+    "share": Number(float, 0, 1, "a number from 0 to 1"),
+    "fraction": Number(float, 0, 1, "a number above 0 and up to 1", open=True),
+    "rate": Number(float, 0, 1e6, "a number above 0", open=True),
+    "natural": Number(int, 1, MOST, "a whole number, 1 or more"),
+    "count": Number(int, 0, MOST, "a whole number, 0 or more"),
+}
 EXAMPLES = """Examples:
   {prog} train --config-file quick/demo.yaml       # learns on the embedded demo images, in minutes on a CPU
   {prog} report output/quick/demo                  # its evaluation as a page to open in a browser
@@ -91,6 +120,13 @@ def module_of(command: Command) -> ModuleType:
     return importlib.import_module(f"{__package__}.{command.module}")
 
 
+def fill(parser: argparse.ArgumentParser, module: ModuleType) -> None:
+    """Add the command's arguments; `type="share"` and so on are the `NUMBERS`."""
+    for kind, number in NUMBERS.items():
+        parser.register("type", kind, number)
+    module.add_arguments(parser)
+
+
 def child(name: str) -> list[str]:
     """The first words of a process that runs a command of this folder, installed or not."""
     return [sys.executable, str(Path(__file__).with_name(f"{COMMANDS[name].module}.py"))]
@@ -102,7 +138,7 @@ def run_command(name: str, argv: Sequence[str], prog: str) -> int:
     module = module_of(command)
     formatter = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog, description=module.__doc__, formatter_class=formatter)
-    module.add_arguments(parser)
+    fill(parser, module)
     args = parser.parse_args([*command.words, *argv])
     if hasattr(module, "check"):
         module.check(parser, args)

@@ -18,29 +18,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--dataset", metavar="NAME", help="a registered split, NAME@MAP or FILE.yaml:SPLIT")
     source.add_argument("--annotations", type=Path, metavar="FILE", help="COCO JSON")
-    parser.add_argument("--num-anchors", required=True, type=int, metavar="K", help="of all levels together")
+    parser.add_argument("--num-anchors", required=True, type="natural", metavar="K", help="of all levels together")
     parser.add_argument("--config-file", default="", metavar="FILE", help=f"levels and sizes (default {BASE} at 800)")
-    parser.add_argument("--min-size", type=int, metavar="PX", help="short side, in place of the config's (default 800)")
-    parser.add_argument("--max-size", type=int, metavar="PX", help="most of the long side, likewise (default 1333)")
+    parser.add_argument(
+        "--min-size", type="natural", metavar="PX", help="short side, in place of the config's (default 800)"
+    )
+    parser.add_argument(
+        "--max-size", type="natural", metavar="PX", help="most of the long side, likewise (default 1333)"
+    )
     updates = ("median", "mean")
     parser.add_argument("--update", choices=updates, default="median", help="mean: as published, and worse")
-    parser.add_argument("--restarts", type=int, default=10, help="the best is kept (default 10)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--restarts", type="natural", default=10, help="the best is kept (default 10)")
+    parser.add_argument("--seed", type="count", default=0)
     parser.add_argument("--output", type=Path, metavar="DIR", help="write the YAML and a picture of the boxes there")
     parser.add_argument("--sweep", action="store_true", help="all numbers up to K as well, as a table and a picture")
-
-
-def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    if args.restarts < 1 or args.seed < 0 or min(args.min_size or 1, args.max_size or 1) < 1:
-        parser.error("--restarts, --min-size and --max-size must be 1 or more, --seed 0 or more")
 
 
 def run(args: argparse.Namespace) -> None:
     """Read, cluster, tell; the pictures are written last."""
     from cervical_d2.anchors.study import Clustering, boxes_of_file, boxes_of_split, study_anchors
     from cervical_d2.config import load_config
-    from cervical_d2.report.anchor_report import as_text, write_study
+    from cervical_d2.files import check_output
+    from cervical_d2.report.anchor_report import COMMAND, as_text, write_study
 
+    if args.output:
+        check_output(args.output, COMMAND)
     cfg = load_config(args.config_file or BASE)
     if args.min_size or not args.config_file:
         cfg.INPUT.MIN_SIZE_TRAIN = (args.min_size or 800,)

@@ -13,16 +13,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("files", nargs=2, type=Path, metavar="FILE.json", help="COCO results, of any tool")
     parser.add_argument("--dataset", required=True, metavar="NAME", help="a split, NAME@MAP or FILE.yaml:SPLIT")
     parser.add_argument("--figure", default="coco/mAP", help="the one that decides (default coco/mAP)")
-    parser.add_argument("--score", type=float, default=0.5, help="where one threshold counts (default 0.5)")
-    parser.add_argument("--samples", type=int, default=1000, help="resamples of the images or slides (default 1000)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--score", type="share", default=0.5, help="where one threshold counts (default 0.5)")
+    parser.add_argument(
+        "--samples", type="natural", default=1000, help="resamples of the images or slides (default 1000)"
+    )
+    parser.add_argument("--seed", type="count", default=0)
     parser.add_argument("--severity", type=Path, metavar="FILE.yaml", help="which classes are lesions, and costs")
     parser.add_argument("--output", type=Path, metavar="FILE.json", help="write all figures there")
-
-
-def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    if args.samples < 1 or args.seed < 0 or not 0 <= args.score <= 1:
-        parser.error("--samples is at least 1, --seed at least 0, --score from 0 to 1")
+    parser.add_argument("--overwrite", action="store_true", help="replace that file, if it exists")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -34,10 +32,12 @@ def run(args: argparse.Namespace) -> None:
     from cervical_d2.evaluation.figures import figures_of, measured
     from cervical_d2.evaluation.loading import load_inputs, told_apart
     from cervical_d2.evaluation.severity import OWN
-    from cervical_d2.files import write_json
+    from cervical_d2.files import check_file, write_json
 
-    if args.output and (args.output.is_dir() or args.output.resolve() in [file.resolve() for file in args.files]):
-        raise UserError(f"{args.output}: a folder, or what is compared; choose another --output")
+    if args.output:
+        check_file(args.output, ".json", args.overwrite)
+        if args.output.resolve() in [file.resolve() for file in args.files]:
+            raise UserError(f"{args.output}: one of the files to compare; choose another --output")
     names = told_apart(list(map(str, args.files)), args.files)
     loaded = load_inputs(resolve(args.dataset), args.files, args.severity or OWN)
     for note in loaded.notes:

@@ -11,6 +11,7 @@ from pathlib import Path
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", nargs="+", type=Path, metavar="OUTPUT_DIR", help="two or more runs")
     parser.add_argument("--output", type=Path, metavar="FILE.png", help="draw the curves there")
+    parser.add_argument("--overwrite", action="store_true", help="replace FILE.png, if it exists")
 
 
 def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
@@ -22,11 +23,13 @@ def run(args: argparse.Namespace) -> None:
     """Read all, tell, draw."""
     from cervical_d2.engine.run_folder import RunFolder
     from cervical_d2.evaluation.loading import told_apart
-    from cervical_d2.files import write_bytes
+    from cervical_d2.files import check_file, write_bytes
     from cervical_d2.report.axes import png
     from cervical_d2.report.run_comparison import comparison, curves
 
-    told_apart(list(map(str, args.runs)), args.runs)  # refuses one that is named twice
+    if args.output:
+        check_file(args.output, ".png", args.overwrite)
+    told_apart(list(map(str, args.runs)), args.runs)  # refuses a run that is named twice
     runs = list(map(RunFolder, args.runs))
     text = comparison(runs)
     figure = curves(runs) if args.output else None

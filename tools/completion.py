@@ -16,13 +16,13 @@ def run(args: argparse.Namespace) -> None:
     """Print the script, for the parsers of all commands."""
     import shtab
 
-    from .cli import COMMANDS, PROGRAM, module_of
+    from .cli import COMMANDS, PROGRAM, fill, module_of
 
     root = argparse.ArgumentParser(PROGRAM)
     parsers = root.add_subparsers()
     for command in COMMANDS.values():
         parser = parsers.add_parser(command.name, help=command.help)
-        module_of(command).add_arguments(parser)
+        fill(parser, module_of(command))
         for action in parser._actions:
             # Config files and weights are strings, as they may be names of packaged ones.
             if action.type is Path or "FILE" in str(action.metavar):

@@ -13,16 +13,16 @@ import os
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dataset", required=True, nargs="+", metavar="NAME", help="splits, all pixels together")
     parser.add_argument("--format", default="RGB", choices=("RGB", "BGR"), help="order of channels (default RGB)")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)")
+    parser.add_argument("--workers", type="count", default=os.cpu_count() or 1, help="processes (default: one a core)")
 
 
 def run(args: argparse.Namespace) -> None:
     """Read all pixels, print."""
     from cervical_d2.data.build import records_of
     from cervical_d2.data.pixels import pixel_statistics
-    from cervical_d2.datasets.registry import resolve_all
+    from cervical_d2.datasets.registry import each_split, resolve_all
 
-    names = resolve_all(args.dataset)
+    names = resolve_all(each_split(args.dataset))
     records = records_of(tuple(names))
     found = pixel_statistics(records, args.format, max(0, args.workers))
     pixels = found.histogram[0].sum()

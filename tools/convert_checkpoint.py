@@ -16,10 +16,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="SRC", help="a checkpoint, read without running code")
     parser.add_argument("target", type=Path, metavar="DST", help="the checkpoint to write, .pth")
     parser.add_argument("--backbone-only", action="store_true", help="the ResNet alone: no pyramid, no heads")
+    parser.add_argument("--overwrite", action="store_true", help="replace DST, if it exists")
     told = parser.add_argument_group("what a file does not always tell")
     styles = ("pytorch", "caffe", "resnext")
     told.add_argument("--style", default="", choices=styles, help="RGB, stride in the 3x3; BGR, in the 1x1; BGR, 3x3")
-    told.add_argument("--bn-eps", type=float, help="what its BatchNorm added to the variance, 0 or 1e-5")
+    told.add_argument("--bn-eps", type="share", help="what its BatchNorm added to the variance, 0 or 1e-5")
     told.add_argument("--mmdet2", action="store_true", help="it is of mmdetection 2.x, whatever its metadata says")
 
 
@@ -33,11 +34,9 @@ def run(args: argparse.Namespace) -> None:
     from cervical_d2.checkpoint.conversion.convert import convert
     from cervical_d2.checkpoint.conversion.input_settings import as_yaml, resnet_name
     from cervical_d2.checkpoint.conversion.source import Options
-    from cervical_d2.errors import UserError
-    from cervical_d2.files import write_bytes
+    from cervical_d2.files import check_file, write_bytes
 
-    if args.target.suffix != ".pth" or args.target.is_dir():
-        raise UserError(f"{args.target}: a checkpoint to write ends in .pth")
+    check_file(args.target, ".pth", args.overwrite)
     options = Options(args.backbone_only, args.style, args.bn_eps, args.mmdet2)
     converted = convert(Checkpoint.open(args.source).content, args.source, options)
     content = io.BytesIO()

@@ -21,12 +21,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Study all splits, then write: nothing is written for a mistake."""
     from cervical_d2.config import load_config
-    from cervical_d2.datasets.registry import resolve_all
-    from cervical_d2.report.dataset_report import collect_statistics, write_statistics
+    from cervical_d2.datasets.registry import each_split, resolve_all
+    from cervical_d2.files import check_output
+    from cervical_d2.report.dataset_report import COMMAND, collect_statistics, write_statistics
 
+    check_output(args.output, COMMAND)
     cfg = load_config(args.config_file, args.opts)
     anchors = cfg if args.config_file or args.opts else None
-    names = list(dict.fromkeys(resolve_all(args.names)))
+    names = list(dict.fromkeys(resolve_all(each_split(args.names))))
     subjects = collect_statistics(names, anchors, cfg.INPUT.FORMAT if args.pixels else None)
     subtitle = f"Anchors and test size of {args.config_file or 'the defaults'} {' '.join(args.opts)}" if anchors else ""
     print(write_statistics(subjects, args.output, subtitle.strip(), args.scale))

@@ -14,14 +14,13 @@ from pathlib import Path
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("weights", nargs="+", type=Path, metavar="WEIGHTS", help="checkpoints of `cervical-d2 train`")
     parser.add_argument("--dataset", required=True, metavar="SPLIT", help="bccd_test, or FILE.yaml:SPLIT")
-    parser.add_argument("--limits", nargs="+", type=int, default=[100, 300, 1000], metavar="N", help="100 300 1000")
-    parser.add_argument("--iou", type=float, default=0.5, help="from which on a proposal meets a cell (default 0.5)")
+    parser.add_argument(
+        "--limits", nargs="+", type="natural", default=[100, 300, 1000], metavar="N", help="100 300 1000"
+    )
+    parser.add_argument(
+        "--iou", type="fraction", default=0.5, help="from which on a proposal meets a cell (default 0.5)"
+    )
     parser.add_argument("--device", help="cpu, cuda, ...; by default CUDA where there is one")
-
-
-def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    if min(args.limits) < 1 or not 0 < args.iou <= 1:
-        parser.error("--limits are 1 or more, --iou above 0 and up to 1")
 
 
 def run(args: argparse.Namespace) -> None:

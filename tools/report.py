@@ -17,15 +17,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--baseline", type=Path, metavar="OUTPUT_DIR-OR-FILE.json", help="to compare with")
     parser.add_argument("--dataset", metavar="NAME", help="default: the first of the run's DATASETS.TEST")
     parser.add_argument("--output", type=Path, metavar="DIR", help="default: OUTPUT_DIR/report")
-    parser.add_argument("--score", type=float, default=0.5, help="where one threshold counts (default 0.5)")
-    parser.add_argument("--samples", type=int, default=1000, help="resamples for the intervals (default 1000)")
-    parser.add_argument("--seed", type=int, default=0, help="of the resamples")
+    parser.add_argument("--score", type="share", default=0.5, help="where one threshold counts (default 0.5)")
+    parser.add_argument("--samples", type="natural", default=1000, help="resamples for the intervals (default 1000)")
+    parser.add_argument("--seed", type="count", default=0, help="of the resamples")
     parser.add_argument("--severity", type=Path, metavar="FILE.yaml", help="which classes are lesions, and costs")
-
-
-def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    if args.samples < 1 or args.seed < 0 or not 0 <= args.score <= 1:
-        parser.error("--samples is at least 1, --seed at least 0, --score from 0 to 1")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -30,16 +30,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quick", default="", metavar="DATA", help="bccd, cric, demo; classifiers: herlev; in minutes")
     parser.add_argument("--pretrained", action="store_true", help="quick backbones from classifiers of cells too")
     parser.add_argument("--set", nargs="+", default=[], metavar="WORD", help="KEY VALUE ... for all rows alike")
-    parser.add_argument("--seeds", type=int, default=1, help="trainings of each row (default 1)")
-    parser.add_argument("--samples", type=int, default=1000, help="resamples for the intervals (default 1000)")
+    parser.add_argument("--seeds", type="natural", default=1, help="trainings of each row (default 1)")
+    parser.add_argument("--samples", type="natural", default=1000, help="resamples for the intervals (default 1000)")
     parser.add_argument("--output", type=Path, metavar="DIR", help="by default output/reproduce/PAPER-TABLE[-DATA]")
-    parser.add_argument("--num-gpus", type=int, default=1, help="processes of each training")
+    parser.add_argument("--num-gpus", type="natural", default=1, help="processes of each training")
     parser.add_argument("--print", choices=LINES, dest="lines", help="print the lines that train, and train nothing")
 
 
 def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    if min(args.seeds, args.samples, args.num_gpus) < 1:
-        parser.error("--seeds, --samples and --num-gpus are at least 1")
     if args.pretrained and not args.quick:
         parser.error("--pretrained is of --quick: at the paper's size every row starts as the paper says")
     if args.set and not args.output:
@@ -49,8 +47,9 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
 def run(args: argparse.Namespace) -> None:
     """Plan, train what is missing, write the table after each training."""
     from cervical_d2.errors import UserError
+    from cervical_d2.files import check_output
     from cervical_d2.papers.experiments import Job, jobs, make_plan, parse_table, run_jobs
-    from cervical_d2.papers.outcomes import document, markdown, outcomes, passed, runner_of, write
+    from cervical_d2.papers.outcomes import COMMAND, RESULTS, document, markdown, outcomes, passed, runner_of, write
 
     from .cli import child
 
@@ -58,6 +57,7 @@ def run(args: argparse.Namespace) -> None:
     plan = make_plan(paper, table, args.rows, args.quick, args.set, args.pretrained)
     name = "-".join(filter(None, [paper.name, f"table{table:02d}", args.quick, "pretrained" * args.pretrained]))
     output = args.output or Path("output/reproduce") / name
+    check_output(output, COMMAND, only=RESULTS)
     todo, task = jobs(plan, args.seeds, output), runner_of(plan)
     if args.lines:
         for job in todo:

@@ -15,13 +15,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dataset", required=True, metavar="SPLIT", help="bccd_test, or FILE.yaml:SPLIT")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="new, or of the same command before")
     parser.add_argument("--device", help="cpu, cuda, ...; by default CUDA where there is one")
-    parser.add_argument("--samples", type=int, metavar="N", help="N images, evenly over the split (default: all)")
-    parser.add_argument("--seed", type=int, default=0, help="of the noise (default 0)")
-
-
-def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    if (args.samples is not None and args.samples < 1) or args.seed < 0:
-        parser.error("--samples must be 1 or more, --seed 0 or more")
+    parser.add_argument("--samples", type="natural", metavar="N", help="N images, evenly over the split (default: all)")
+    parser.add_argument("--seed", type="count", default=0, help="of the noise (default 0)")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -30,6 +25,8 @@ def run(args: argparse.Namespace) -> None:
     from cervical_d2.datasets.registry import resolve
     from cervical_d2.evaluation.ground_truth import open_split
     from cervical_d2.evaluation.robustness import (
+        COMMAND,
+        FILES,
         PLAN,
         check_classes,
         complete,
@@ -38,7 +35,7 @@ def run(args: argparse.Namespace) -> None:
         provenance,
         writing,
     )
-    from cervical_d2.files import write_bytes, write_text
+    from cervical_d2.files import record_output, write_bytes, write_text
     from cervical_d2.report.axes import png
     from cervical_d2.report.pictures import spread, write_picture
     from cervical_d2.report.robustness import robustness_figure, robustness_table, split_sheet
@@ -54,7 +51,8 @@ def run(args: argparse.Namespace) -> None:
     if results.metrics:
         print(f"{args.output}: going on, {len(results.metrics)} of {len(PLAN)} evaluations are there")
     with writing(args.output):
-        results.write()  # first, so that the folder is known as ours
+        record_output(args.output, COMMAND, FILES)  # first, so that the folder is known as ours
+        results.write()
         write_picture(args.output / "sheet.png", split_sheet(split, args.seed))
         complete(results, detector, split)
         table = robustness_table(f"{name}: AP50 on {len(split.records)} images, %", results.metrics)

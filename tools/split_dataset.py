@@ -15,14 +15,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dataset", nargs="+", required=True, metavar="NAME", help="pooled: names or FILE.yaml:SPLIT")
     how = parser.add_mutually_exclusive_group(required=True)
     how.add_argument("--ratios", metavar="NAME=SHARE,...", help="splits and their shares, with the sum 1")
-    how.add_argument("--folds", type=int, metavar="K", help="K equal parts, each once for validation")
-    parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same files (default 0)")
+    how.add_argument("--folds", type="natural", metavar="K", help="K equal parts, each once for validation")
+    parser.add_argument("--seed", type="count", default=0, help="the same seed gives the same files (default 0)")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="a new folder")
     parser.add_argument("--name", help="of the new data set; by default the folder's")
     parser.add_argument(
         "--together", type=Path, metavar="AUDIT.JSON", help="never part the overlapping images it lists"
     )
-    parser.add_argument("--random", type=int, default=0, metavar="N", help="compare with N random divisions of groups")
+    parser.add_argument("--random", type="count", default=0, metavar="N", help="compare with N random divisions")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -38,12 +38,13 @@ def run(args: argparse.Namespace) -> None:
         table,
         write_splits,
     )
+    from cervical_d2.datasets.registry import each_split
 
     ratios = fold_ratios(args.folds) if args.folds is not None else parse_ratios(args.ratios)
     check_numbers(args.seed, args.random)
     name = args.name or args.output.name
     check_output(args.output, name, ())
-    pooled = pool(args.dataset, args.together)
+    pooled = pool(each_split(args.dataset), args.together)
     division = divide_pool(pooled, ratios, args.seed)
     write_splits(pooled, division, args.output, name, folds=args.folds is not None)
     lines = [*table(pooled, division), *(comparison(pooled, division, args.random) if args.random else ())]

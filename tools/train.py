@@ -22,9 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments that distribute a training, then the config overrides; these are always the last words."""
-    parser.add_argument("--num-gpus", type=int, default=1, help="processes on this machine, one for each GPU if any")
-    parser.add_argument("--num-machines", type=int, default=1)
-    parser.add_argument("--machine-rank", type=int, default=0, help="this machine's number, from 0")
+    parser.add_argument("--num-gpus", type="natural", default=1, help="processes on this machine: one a GPU, if any")
+    parser.add_argument("--num-machines", type="natural", default=1)
+    parser.add_argument("--machine-rank", type="count", default=0, help="this machine's number, from 0")
     parser.add_argument("--dist-url", default="auto", help="tcp://HOST:PORT, for several machines")
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="overrides of config keys")
 

@@ -25,17 +25,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     parser.add_argument("--config-file", default="", metavar="FILE", help="a path, or a name in configs/")
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--fold", type=int, metavar="K", help="this fold alone, from 0")
+    which.add_argument("--fold", type="count", metavar="K", help="this fold alone, from 0")
     which.add_argument("--folds", choices=("all",), default="all", help="one after another (default)")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoints in OUTPUT_DIR")
     parser.add_argument("--eval-only", action="store_true", help="test MODEL.WEIGHTS, or with --resume each fold's own")
-    parser.add_argument("--samples", type=int, default=1000, help="resamples for the intervals (default 1000)")
+    parser.add_argument("--samples", type="natural", default=1000, help="resamples for the intervals (default 1000)")
     add_launch_arguments(parser)
-
-
-def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    if args.samples < 1:
-        parser.error("--samples is at least 1")
 
 
 def work(args: argparse.Namespace) -> None:

@@ -12,9 +12,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help="a registered split, NAME@MAP or FILE.yaml:SPLIT")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR")
     parser.add_argument("--config-file", default="", metavar="FILE", help="draw presentations of its training, too")
-    parser.add_argument("--count", type=int, default=12, help="how many images (default 12)")
-    parser.add_argument("--draws", type=int, default=3, help="presentations of each image (default 3)")
-    parser.add_argument("--seed", type=int, help="of the training; by default the config's SEED")
+    parser.add_argument("--count", type="natural", default=12, help="how many images (default 12)")
+    parser.add_argument("--draws", type="natural", default=3, help="presentations of each image (default 3)")
+    parser.add_argument("--seed", type="count", help="of the training; by default the config's SEED")
+    parser.add_argument("--no-labels", action="store_true", help="draw boxes without their class")
     parser.add_argument("--opts", nargs="+", default=[], metavar="KEY VALUE", help="overrides of config keys")
 
 
@@ -29,9 +30,9 @@ def run(args: argparse.Namespace) -> None:
         cfg = load_config(args.config_file, args.opts)
         # A negative SEED is drawn anew by each training, so that any is as true as another.
         cfg.SEED = max(cfg.SEED, 0) if args.seed is None else args.seed
-        files = draw_training_samples(dataset, args.output, cfg, args.count, args.draws)
+        files = draw_training_samples(dataset, args.output, cfg, args.count, args.draws, labels=not args.no_labels)
     else:
-        files = draw_truth(dataset, args.output, args.count)
+        files = draw_truth(dataset, args.output, args.count, labels=not args.no_labels)
     print(f"{files[0]} and {len(files) - 1} pictures beside it")
 
 

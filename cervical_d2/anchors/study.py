@@ -10,7 +10,6 @@ from typing import NamedTuple
 import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from tqdm import tqdm
 
 from cervical_d2.anchors.grid import AnchorFit, config_anchors, grid_iou, network_scale
 from cervical_d2.anchors.kmeans import best_anchor, cluster_anchors
@@ -20,6 +19,7 @@ from cervical_d2.datasets.reading import read_source
 from cervical_d2.datasets.registry import resolve
 from cervical_d2.errors import UserError
 from cervical_d2.modeling.anchors import ClusteredAnchorGenerator, anchor_levels, levels_key
+from cervical_d2.progress import progress_bar
 
 TINY = 1.0  # px of the image; ComparisonDetector's README advises to drop such thin boxes
 GOOD = 0.5  # IoU
@@ -86,7 +86,7 @@ def study_anchors(split: SplitBoxes, cfg: CfgNode, count: int, how: Clustering, 
     _check_count(count, levels)
     found = _compared(*training_boxes(split, cfg), cfg, count, how)
     side = sides(found.boxes.box)
-    counts = tqdm(range(1, count + 1), desc="clustering", unit="number", delay=3) if sweep else ()
+    counts = progress_bar(range(1, count + 1), desc="clustering", unit="number") if sweep else ()
     swept = {number: float(best_anchor(side, how(side, number))[0].mean()) for number in counts}
     return found._replace(sweep=swept, without=_without_loss(found, cfg, count))
 

@@ -8,12 +8,10 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 import yaml
 from detectron2.config import CfgNode
 from detectron2.data import transforms as T
-from tqdm import tqdm
 
 from cervical_d2.config import config_value
 from cervical_d2.curation.pooling import Pool, pool
@@ -22,8 +20,10 @@ from cervical_d2.data.cell_build import by_class
 from cervical_d2.data.cell_records import label_of
 from cervical_d2.data.mapper import read_image
 from cervical_d2.datasets.registry import class_names, resolve
+from cervical_d2.draw import png_bytes
 from cervical_d2.errors import UserError
-from cervical_d2.files import replaced_folder, write_json, write_text
+from cervical_d2.files import output_folder, write_bytes, write_json, write_text
+from cervical_d2.progress import progress_bar
 from cervical_d2.randomness import Stream, numpy_seeded
 
 DESCRIPTION = "data.yaml"
@@ -58,8 +58,7 @@ def leaked_copies(cfg: CfgNode, plain: Sequence[str], places: np.ndarray) -> str
     folder = Path(cfg.OUTPUT_DIR) / "leaked_copies"
     settings = {key: config_value(cfg, key) for key in SETTINGS}
     if not (folder / DESCRIPTION).is_file():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with replaced_folder(folder, DESCRIPTION) as partial:
+        with output_folder(folder, "train-classifier") as partial:
             pooled = pool(plain)
             _write_images(cfg, pooled, times, places, partial / "images", moved)
             write_json(partial / "settings.json", settings)
@@ -72,18 +71,17 @@ def leaked_copies(cfg: CfgNode, plain: Sequence[str], places: np.ndarray) -> str
 def _write_images(
     cfg: CfgNode, pooled: Pool, times: np.ndarray, places: np.ndarray, folder: Path, moved: list[T.Augmentation]
 ) -> None:
-    for number, record in enumerate(tqdm(pooled.records, desc="copying", unit="image", delay=3)):
+    for number, record in enumerate(progress_bar(pooled.records, desc="copying", unit="image")):
         label = label_of(record)
         if label is None or places[label] < 0:
             continue
         image = read_image(record["file_name"], "BGR")
         target = folder / pooled.names[label]
-        target.mkdir(parents=True, exist_ok=True)
         for copy in range(round(times[places[label]])):
             with numpy_seeded(cfg.DATASETS.DIVISION_SEED, Stream.COPIES, number, copy):
                 augmented = T.AugInput(image)
                 T.AugmentationList([resize(cfg), *(moved if copy else ())])(augmented)
-            cv2.imwrite(str(target / f"{number:05d}_{copy:02d}.png"), augmented.image)
+            write_bytes(target / f"{number:05d}_{copy:02d}.png", png_bytes(augmented.image[..., ::-1]))
 
 
 def _description(classes: list[str]) -> str:

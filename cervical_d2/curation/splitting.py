@@ -8,7 +8,8 @@ G = groups, C = columns counted (images, then the boxes of each class), S = spli
 
 import numpy as np
 from numpy.random import Generator
-from tqdm import tqdm
+
+from cervical_d2.progress import progress_bar
 
 LACK = 1.0  # cost of a split without a class that enough groups hold: more than any deviation weighs
 MAX_STEPS = 2000  # moves
@@ -90,7 +91,7 @@ def swap(problem: _Problem, chosen: np.ndarray, rng: Generator) -> None:
     """Exchange pairs of groups of two splits, in place, until a pass lowers the cost no more."""
     for _ in range(SWAP_PASSES):
         groups = rng.permutation(len(chosen))[:SWAP_GROUPS]
-        swaps = [_best_swap(problem, chosen, group) for group in tqdm(groups, desc="swapping", unit="group", delay=3)]
+        swaps = [_best_swap(problem, chosen, group) for group in progress_bar(groups, desc="swapping", unit="group")]
         if not any(swaps):
             return
 

@@ -9,10 +9,12 @@ from detectron2.config import CfgNode
 from detectron2.data import detection_utils
 from detectron2.data import transforms as T
 from detectron2.structures import Boxes
+from PIL import Image
 
 from cervical_d2.data.augmentation import cytology_augmentations
 from cervical_d2.data.resize import resized_as
 from cervical_d2.datasets.formats import Record
+from cervical_d2.datasets.images import deep_pixels
 from cervical_d2.errors import UserError
 from cervical_d2.structures import LabeledInstances, corners
 
@@ -33,13 +35,24 @@ def test_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
 
 
 def read_image(path: str, image_format: str) -> np.ndarray:
-    """(H, W, 3) uint8 in `image_format`, rotated according to EXIF. Raises `UserError` if the file is broken."""
+    """(H, W, 3) uint8 in `image_format`, rotated according to EXIF.
+
+    Raises:
+        UserError: the file is broken, has more than 8 bits per channel, or is too large for one image.
+    """
     try:
+        with Image.open(path) as header:
+            deep = deep_pixels(header)
+        if deep:
+            raise UserError(f"{path}: {deep}; convert it to 8 bits a channel")
         return detection_utils.read_image(path, image_format)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such image; check the path") from error
     except PermissionError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); allow reading it") from error
+    except Image.DecompressionBombError as error:
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        raise UserError(f"{path}: has more than {limit:,} pixels, like a whole slide; cut it into tiles") from error
     except (OSError, SyntaxError, ValueError) as error:
         raise UserError(f"{path}: not a whole, readable image ({error}); copy it again") from error
 

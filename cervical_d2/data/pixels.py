@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from cervical_d2.data.mapper import read_image
 from cervical_d2.datasets.formats import Record
 from cervical_d2.errors import UserError
+from cervical_d2.progress import progress_bar
 
 LEVELS = 256
 
@@ -53,7 +53,7 @@ def pixel_statistics(records: Sequence[Record], image_format: str, workers: int 
     with contextlib.ExitStack() as stack:
         pool = stack.enter_context(ProcessPoolExecutor(workers)) if workers else None
         counted = pool.map(count, files, chunksize=4) if pool else map(count, files)
-        total = sum(tqdm(counted, desc="reading pixels", unit="image", total=len(files), delay=3))
+        total = sum(progress_bar(counted, desc="reading pixels", unit="image", total=len(files)))
     return PixelStatistics(image_format, np.asarray(total))
 
 

@@ -13,12 +13,12 @@ from itertools import chain, combinations
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from cervical_d2.datasets.formats import Record
 from cervical_d2.datasets.images import image_fault, relative_name
 from cervical_d2.datasets.layout import FEW, SLACK, likely_meaning
 from cervical_d2.datasets.problems import KINDS, Place, Problem, Problems
+from cervical_d2.progress import progress_bar
 
 TINY = 1.0  # px: a side of so much or less is a slip of the mouse
 SLIPS = 3  # faulty boxes; so many are no pattern
@@ -177,7 +177,7 @@ def check_images(records: Sequence[Record], problems: Problems, *, decode: bool 
     `decode`: read every pixel, rather than the header and the end of each file.
     """
     kept, faults = [], Problems()
-    for record in tqdm(records, desc="checking images", unit="image", delay=3):
+    for record in progress_bar(records, desc="checking images", unit="image"):
         fault = image_fault(Path(record["file_name"]), record["width"], record["height"], decode=decode)
         if fault:
             faults.add(fault[0], record["file_name"], fault[1])
@@ -203,7 +203,7 @@ def check_content(records: Iterable[Record], problems: Problems) -> None:
     for record in {os.path.abspath(record["file_name"]): record for record in records}.values():
         by_size[Path(record["file_name"]).stat().st_size].append(record)
     alike = [group for group in by_size.values() if len(group) > 1]
-    for group in tqdm(alike, desc="comparing files", unit="file size", delay=3):
+    for group in progress_bar(alike, desc="comparing files", unit="file size"):
         first: dict[bytes, Record] = {}
         for record in group:
             other = first.setdefault(hashlib.sha256(Path(record["file_name"]).read_bytes()).digest(), record)

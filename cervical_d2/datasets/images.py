@@ -12,13 +12,16 @@ from cervical_d2.errors import UserError
 from cervical_d2.slides.slide import SLIDE_SUFFIXES
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
+SLIDES = (".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".czi")
+OTHERS = (*SLIDES, ".gif", ".webp", ".heic", ".jp2", ".dcm", ".avif")  # images, but none that is read from a folder
 
 # The last bytes of a whole file; a copy that broke off lacks them. Some writers pad a JPEG, so a window is searched.
 ENDINGS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
 ENDING_WINDOW = 4096
 ORIENTATION, TIFF_WIDTH, TIFF_HEIGHT = 0x0112, 256, 257  # tags of EXIF and TIFF
 PNG_EXIF = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")  # where a PNG may hold an orientation
-# Detectron2 takes 8-bit RGB: Pillow makes whole or floating numbers white, and cannot make LAB into RGB at all.
+# Networks take 8-bit RGB, and nothing else is read: no file tells which range of deeper pixels is used. Pillow would
+# make whole or floating numbers white, take the upper byte of 16-bit RGB, and cannot make LAB into RGB at all.
 DEEP_MODES = ("I", "F", "LAB")
 
 Fault = tuple[str, str]  # kind, finding
@@ -96,7 +99,7 @@ class Header(NamedTuple):
     raw: tuple[int, int]
     orientation: int
     format: str
-    mode: str
+    deep: str
 
 
 def _header(path: Path) -> Header:
@@ -107,7 +110,19 @@ def _header(path: Path) -> Header:
             kind = image.format or ""
             orientation = _orientation(image, kind, path)
             raw = (image.tag_v2[TIFF_WIDTH], image.tag_v2[TIFF_HEIGHT]) if kind == "TIFF" else image.size  # type: ignore[attr-defined]
-            return Header(raw[::-1] if orientation >= 5 else raw, raw, orientation, kind, image.mode)
+            size = raw[::-1] if orientation >= 5 else raw
+            return Header(size, raw, orientation, kind, deep_pixels(image))
+
+
+def deep_pixels(image: Image.Image) -> str:
+    """What the pixels of an opened image are, if not of 8 bits a channel; "" for those that the networks take."""
+    if image.mode.startswith(DEEP_MODES):
+        return f"has pixels of Pillow's mode {image.mode}, which would be read as white"
+    for tile in getattr(image, "tile", [])[:1]:  # how the file holds them; gone once the image is loaded
+        raw = tile[3] if isinstance(tile[3], str) else tile[3][0]
+        if image.format in ("PNG", "TIFF") and ";16" in raw:
+            return "has 16 bits a channel, of which the upper 8 would be read (12-bit pixels are nearly black)"
+    return ""
 
 
 def _orientation(image: Image.Image, kind: str, path: Path) -> int:
@@ -156,8 +171,8 @@ def image_fault(path: Path, width: int, height: int, *, decode: bool = False) ->
 def _header_fault(header: Header, annotated: tuple[int, int]) -> Fault | None:
     said = f"but its annotations say {annotated[0]} x {annotated[1]}"
     turned = f"turned by EXIF (orientation {header.orientation})"
-    if header.mode.startswith(DEEP_MODES):
-        return "not-8-bit", f"has pixels of Pillow's mode {header.mode}, which would be read as white"
+    if header.deep:
+        return "not-8-bit", header.deep
     if annotated not in (header.size, header.raw):
         return "size-differs", f"is {header.size[0]} x {header.size[1]} px, {said}"
     if header.orientation == 1 or not 1 <= header.orientation <= 8:

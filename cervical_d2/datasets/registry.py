@@ -15,6 +15,7 @@ from cervical_d2.datasets.formats import Document, Record
 from cervical_d2.datasets.reading import CATALOG, read_split
 from cervical_d2.errors import UserError
 
+YAML = (".yaml", ".yml")
 _DEFINITIONS: dict[str, Definition] = {}
 
 
@@ -30,14 +31,21 @@ def register_file(path: Path) -> list[str]:
 
 
 def resolve(name: str) -> str:
-    """The registered name for `name`, which may also be `FILE.yaml:SPLIT`; each `@MAP` behind it is a label map.
+    """The registered name for `name`, which may also be `FILE.yaml:SPLIT`, or `FILE.yaml` alone if it has one split.
+
+    Each `@MAP` behind it is a label map.
 
     Raises:
         UserError: nothing of that name, with the nearest that there is.
     """
     plain, *maps = name_and_maps(name)
+    if plain.endswith(YAML):
+        each = _each_split(plain)
+        if len(each) > 1:
+            raise UserError(f"{plain}: has {len(each)} splits; name one: {' or '.join(each)}")
+        plain = each[0]
     path, _, split = plain.rpartition(":")
-    if path.endswith((".yaml", ".yml")):
+    if path.endswith(YAML):
         definitions = read_definitions(Path(path))
         plain = next((known for known, one in definitions.items() if one.place is one.splits.get(split)), "")
         if not plain:
@@ -56,6 +64,19 @@ def resolve(name: str) -> str:
         plain = f"{plain}@{label_map}"
         _register(definition._replace(name=plain, classes=table))
     return plain
+
+
+def each_split(names: Iterable[str]) -> list[str]:
+    """`names`, with `FILE.yaml:SPLIT` for each split of a `FILE.yaml` among them. Raises `UserError` as `resolve`."""
+    return [each for name in names for each in _each_split(name)]
+
+
+def _each_split(name: str) -> list[str]:
+    plain, *maps = name_and_maps(name)
+    if not plain.endswith(YAML):
+        return [name]
+    splits = next(iter(read_definitions(Path(plain)).values())).splits
+    return ["@".join([f"{plain}:{split}", *maps]) for split in splits]
 
 
 def name_and_maps(name: str) -> list[str]:
@@ -89,7 +110,7 @@ def splits_of(names: Iterable[str]) -> list[str]:
 
 def _splits_of(name: str) -> list[str]:
     plain, *maps = name_and_maps(name)
-    if plain.endswith((".yaml", ".yml")):
+    if plain.endswith(YAML):
         splits = register_file(Path(plain))
     else:
         splits = [split for split, known in _DEFINITIONS.items() if split in {f"{plain}_{key}" for key in known.splits}]

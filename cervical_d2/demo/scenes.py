@@ -17,13 +17,13 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 from numpy.random import Generator, SeedSequence, default_rng
-from tqdm import tqdm
 
 from cervical_d2.boxes import box_iou
 from cervical_d2.demo.cells import DEBRIS, ORGANISMS, Sprite
 from cervical_d2.demo.shapes import enclosure
 from cervical_d2.demo.stain import Palette, clouds, dots, fibers, photograph, stain_batch, strokes
 from cervical_d2.errors import UserError
+from cervical_d2.progress import progress_bar
 
 # Names and order as in ComparisonDetector. These five classes can be told apart by their shape.
 CLASSES: tuple[str, ...] = ("lsil", "hsil", "scc", "trich", "cand")
@@ -199,7 +199,7 @@ def write_dataset(
     root.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{root.name}.", dir=root.parent))
     try:
-        with tqdm(total=sum(scenes.values()), desc="drawing scenes", unit="scene") as bar:
+        with progress_bar(total=sum(scenes.values()), desc="drawing scenes", unit="scene") as bar:
             for split, count in scenes.items():
                 coco = _write_split(partial / split, seed, count, size, bar.update)
                 (partial / f"{split}.json").write_text(json.dumps(coco))

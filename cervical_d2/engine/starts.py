@@ -27,7 +27,7 @@ from cervical_d2.data.build import records_of
 from cervical_d2.datasets.formats import Record
 from cervical_d2.engine.run_folder import RunFolder
 from cervical_d2.errors import UserError
-from cervical_d2.files import write_json, write_text
+from cervical_d2.files import check_output, make_folder, write_json, write_text
 
 if sys.platform != "win32":
     import fcntl
@@ -44,22 +44,36 @@ def open_folder(cfg: CfgNode, *, train: bool, resume: bool) -> list[str]:
     """Create OUTPUT_DIR, lock it until the process ends, record the start; return lines that say what changed.
 
     Raises:
-        UserError: another process is writing there.
+        UserError: another process is writing there, or the folder holds an image that is read, or files of the names
+            that a run has, but no run.
     """
     folder = Path(cfg.OUTPUT_DIR)
-    folder.mkdir(parents=True, exist_ok=True)
+    _check_folder(cfg, train, resume)
+    make_folder(folder)
     _lock(folder)
     for partial in folder.glob("*.partial"):  # left by a killed run
         partial.unlink()
     run, start = RunFolder(folder), _start(cfg, train, resume)
     lines = _changes(cfg, run, start) if resume and run.exists else []
     starts = [*run.starts, start]
-    if train or not run.exists:
+    new = train or not run.exists
+    write_json(run.record, {"starts": starts}, indent=1)  # first: it marks the folder as a run's
+    if new:
         write_text(run.config, cfg.dump())
-    write_json(run.record, {"starts": starts}, indent=1)
     if start["git"].get("changed"):
         write_text(folder / "uncommitted.diff", _git("diff", "HEAD") or "")
     return lines
+
+
+def _check_folder(cfg: CfgNode, train: bool, resume: bool) -> None:
+    run = RunFolder(cfg.OUTPUT_DIR)
+    if run.record.is_file() or (resume and run.last.is_file()):
+        return
+    own = cfg.DATASETS.LEAK_COPIES_ACROSS_SPLITS  # these copies lie in OUTPUT_DIR
+    splits = [*(cfg.DATASETS.TRAIN if train and not own else ()), *(() if own else cfg.DATASETS.TEST)]
+    inputs = [record["file_name"] for name in splits for record in records_of((name,))]
+    files = (run.config, run.history, run.best, run.final, run.last)
+    check_output(run.path, "train", inputs, only=[file.name for file in files])
 
 
 def _lock(folder: Path) -> None:

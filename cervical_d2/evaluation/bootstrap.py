@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from cervical_d2.evaluation.matching import Floats
+from cervical_d2.progress import progress_bar
 
 SAMPLES = 1000
 LEVEL = 95  # % of an interval
@@ -43,7 +43,7 @@ def resampled(statistic: Statistic, units: int, samples: int = SAMPLES, seed: in
 
 def _weights(units: int, samples: int, seed: int) -> Iterator[Floats]:
     random = np.random.default_rng(seed)
-    with tqdm(total=samples, desc="intervals", unit="resample", delay=3) as progress:
+    with progress_bar(total=samples, desc="intervals", unit="resample") as progress:
         for start in range(0, samples, AT_ONCE):
             count = min(AT_ONCE, samples - start)
             yield random.multinomial(units, np.full(units, 1 / units), size=count).astype(float)

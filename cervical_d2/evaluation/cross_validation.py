@@ -16,7 +16,10 @@ from cervical_d2.evaluation.bootstrap import LEVEL, SAMPLES, Interval, interval,
 from cervical_d2.evaluation.classification import OF_CLASSES, Answers, confusion, mean_of_folds, measured
 from cervical_d2.evaluation.classification_evaluator import Answered
 from cervical_d2.evaluation.matching import Ints
-from cervical_d2.files import plain, write_json, write_text
+from cervical_d2.files import check_output, plain, record_output, write_json, write_text
+
+COMMAND = "train-classifier"
+SUMMARIES = ("summary.md", "summary.json")
 
 
 class Summary(NamedTuple):
@@ -115,8 +118,10 @@ def document(summary: Summary, about: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def write_summary(folder: Path, summary: Summary, title: str, about: Mapping[str, Any], warning: str = "") -> str:
-    """Write summary.md and summary.json into `folder`; returns the text."""
+    """Write summary.md and summary.json into `folder`; returns the text. Raises `UserError` if there are others."""
     text = markdown(summary, title, warning)
-    write_text(folder / "summary.md", text)
-    write_json(folder / "summary.json", document(summary, about), indent=1)
+    check_output(folder, COMMAND, only=SUMMARIES)
+    record_output(folder, COMMAND, SUMMARIES)
+    write_text(folder / SUMMARIES[0], text)
+    write_json(folder / SUMMARIES[1], document(summary, about), indent=1)
     return text

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from cervical_d2.boxes import pairwise_iou
 from cervical_d2.data.build import build_test_loader
@@ -17,6 +16,7 @@ from cervical_d2.evaluation.ground_truth import open_split
 from cervical_d2.evaluation.matching import Floats, Ints
 from cervical_d2.evaluation.table import aligned
 from cervical_d2.inference.detector import Detector
+from cervical_d2.progress import progress_bar
 
 
 class ProposalRecall(NamedTuple):
@@ -50,7 +50,7 @@ def proposal_recall(detector: Detector, dataset: str, limits: Sequence[int], iou
     rpn.pre_nms_topk[False], rpn.post_nms_topk[False] = max(rpn.pre_nms_topk[False], limits[-1]), limits[-1]
     wanted = ~(data.boxes.crowd | data.boxes.ignore)
     cells, met = np.zeros(len(classes), np.int64), np.zeros((len(limits), len(classes)), np.int64)
-    for batch in tqdm(build_test_loader(detector.cfg, dataset), desc="proposing", unit="image", delay=3):
+    for batch in progress_bar(build_test_loader(detector.cfg, dataset), desc="proposing", unit="image"):
         for item, boxes in zip(batch, propose(detector.model, batch), strict=True):
             rows = wanted & (data.boxes.image == data.images[item["image_id"]])
             label, best = data.boxes.label[rows], pairwise_iou(boxes, data.boxes.box[rows]) >= iou

@@ -12,7 +12,6 @@ import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data.detection_utils import convert_PIL_to_numpy
 from PIL import Image
-from tqdm import tqdm
 
 from cervical_d2.checkpoint.checkpoint import Checkpoint
 from cervical_d2.data.corruptions import CORRUPTIONS, STRENGTHS, Corruption, corrupted
@@ -22,10 +21,13 @@ from cervical_d2.evaluation.coco import coco_tables, summarize_coco
 from cervical_d2.evaluation.evaluator import COCO_CAPS
 from cervical_d2.evaluation.ground_truth import Split
 from cervical_d2.evaluation.matching import Detections
-from cervical_d2.files import plain, write_json
+from cervical_d2.files import check_output, plain, write_json
 from cervical_d2.inference.detector import Detection, Detector
+from cervical_d2.progress import progress_bar
 
+COMMAND = "robustness"
 FILE = "robustness.json"
+FILES = (FILE, "robustness.txt", "robustness.png", "sheet.png")
 Trial = tuple[str, int]
 """A corruption's name and the strength, 1 to 5; `UNDISTURBED` for neither."""
 UNDISTURBED: Trial = ("none", 0)
@@ -44,7 +46,7 @@ def open_detector(weights: Path, device: str | None) -> Detector:
     checkpoint = Checkpoint.open(weights)
     if not (checkpoint.config and checkpoint.classes):
         raise UserError(f"{weights}: carries no config and classes; name a checkpoint of `cervical-d2 train`")
-    return Detector(weights, device=device)
+    return Detector(weights, device=device, for_evaluation=True)
 
 
 def check_classes(split: Split, detector: Detector) -> None:
@@ -101,12 +103,8 @@ def open_results(folder: Path, about: dict[str, Any]) -> Results:
         UserError: the folder holds something else.
     """
     path = folder / FILE
-    above = next(parent for parent in folder.absolute().parents if parent.exists())
-    if not above.is_dir():
-        raise UserError(f"{folder}: {above} is not a folder; choose another --output")
+    check_output(folder, COMMAND)
     if not path.is_file():
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise UserError(f"{folder}: exists already, and holds no {FILE}; choose another --output")
         return Results(path, about, {})
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
@@ -134,14 +132,14 @@ def _trial(row: dict[str, Any]) -> tuple[Trial, dict[str, float]]:
 def complete(results: Results, detector: Detector, split: Split) -> None:
     """Evaluate what is missing; after each trial `results` are written."""
     trials = results.missing()
-    with tqdm(total=len(trials) * len(split.records), unit="image", disable=not trials) as bar:
+    with progress_bar(total=len(trials) * len(split.records), desc="evaluating", unit="image") as bar:
         for trial in trials:
             bar.set_description(" ".join(map(str, trial)))
             results.metrics[trial] = evaluate(detector, split, trial, results.about["seed"], bar)
             results.write()
 
 
-def evaluate(detector: Detector, split: Split, trial: Trial, seed: int, bar: "tqdm[Any]") -> dict[str, float]:
+def evaluate(detector: Detector, split: Split, trial: Trial, seed: int, bar: Any) -> dict[str, float]:
     """COCO's numbers in percent, as `CervicalCOCOEvaluator` has them; `bar` moves by one an image."""
     cells: list[tuple[int, Detection]] = []
     for number, image in disturbed_images(split, trial, seed):

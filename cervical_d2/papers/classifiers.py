@@ -11,7 +11,7 @@ from cervical_d2.errors import UserError
 from cervical_d2.evaluation.bootstrap import measure
 from cervical_d2.evaluation.classification import confusion, mean_of_folds, measured
 from cervical_d2.evaluation.classification_evaluator import Answered
-from cervical_d2.files import write_bytes
+from cervical_d2.files import output_folder, write_bytes
 from cervical_d2.papers.experiments import Job
 from cervical_d2.papers.trained import Runner, Trained
 from cervical_d2.report.axes import png
@@ -57,7 +57,8 @@ def draw(jobs: Mapping[str, Job], output: Path) -> None:
     folds = {caption: [run.answers.answers for run in each] for caption, each in runs.items()}
     matrices = {caption: np.sum([confusion(fold) for fold in each], axis=0) for caption, each in folds.items()}
     classes = next(iter(folds.values()))[0].classes
-    write_bytes(output / "sheet.png", png(confusion_figure(matrices, classes)))
+    with output_folder(output, "reproduce") as folder:
+        write_bytes(folder / "sheet.png", png(confusion_figure(matrices, classes)))
 
 
 RUNNER = Runner(

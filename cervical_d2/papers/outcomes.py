@@ -13,12 +13,14 @@ import numpy as np
 
 from cervical_d2.evaluation.bootstrap import LEVEL, Interval, interval, two_sided_p
 from cervical_d2.evaluation.matching import Floats
-from cervical_d2.files import plain, write_json, write_text
+from cervical_d2.files import check_output, plain, record_output, write_json, write_text
 from cervical_d2.papers import classifiers, detectors
 from cervical_d2.papers.experiments import Job, Plan
 from cervical_d2.papers.tables import CLASSIFIERS, DETECTORS, Row
 from cervical_d2.papers.trained import Runner, Trained
 
+COMMAND = "reproduce"
+RESULTS = ("results.md", "results.json")
 RUNNERS = {DETECTORS: detectors.RUNNER, CLASSIFIERS: classifiers.RUNNER}
 
 
@@ -140,6 +142,8 @@ def document(plan: Plan, results: Sequence[Outcome], quick: str) -> dict[str, An
 
 
 def write(folder: Path, text: str, data: dict[str, Any]) -> None:
-    """Write results.md and results.json into `folder`."""
-    write_text(folder / "results.md", text)
-    write_json(folder / "results.json", data, indent=1)
+    """Write results.md and results.json into `folder`. Raises `UserError` if it holds other files of these names."""
+    check_output(folder, COMMAND, only=RESULTS)
+    record_output(folder, COMMAND, RESULTS)
+    write_text(folder / RESULTS[0], text)
+    write_json(folder / RESULTS[1], data, indent=1)

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from cervical_d2.anchors.grid import AnchorFit
 from cervical_d2.anchors.kmeans import best_anchor
 from cervical_d2.curation.statistics import Floats, mean
-from cervical_d2.report.axes import GRAY, RGB, WIDTHS, log_axis, panels
+from cervical_d2.report.axes import GRAY, RGB, WIDTHS, in_legend, log_axis, panels
 from cervical_d2.report.summary import FITS, SplitStatistics
 
 MARKERS = "osD^vPX*"  # one per pyramid level
@@ -67,7 +67,7 @@ def _coverage(ax: Axes, iou: Floats, label: int, name: str) -> None:
     if len(iou):
         reached = 100 * (1 - np.arange(len(iou)) / len(iou))
         style = ("-", "--", "-.")[label % 3]
-        ax.step(np.sort(iou), reached, color=RGB[label % len(RGB)], linestyle=style, label=name, where="pre")
+        ax.step(np.sort(iou), reached, color=RGB[label % len(RGB)], linestyle=style, label=in_legend(name), where="pre")
 
 
 def sweep_figure(swept: Mapping[int, float], levels: int, own: AnchorFit) -> Figure:

@@ -8,11 +8,13 @@ import numpy as np
 from cervical_d2.anchors.study import CLUSTERED, OWN, Study, lost_classes, sizes_in_words, training_sizes
 from cervical_d2.curation.statistics import Floats, SplitBoxes, mean, share
 from cervical_d2.evaluation.table import aligned
-from cervical_d2.files import write_bytes, write_text
+from cervical_d2.files import output_folder, write_bytes, write_text
 from cervical_d2.modeling.anchors import anchor_levels, level_strides, levels_key
 from cervical_d2.report.anchor_plot import anchor_figure, sweep_figure
 from cervical_d2.report.axes import png
 from cervical_d2.report.summary import FITS, SplitStatistics
+
+COMMAND = "anchors"
 
 
 def as_yaml(found: Study) -> str:
@@ -114,8 +116,9 @@ def write_study(found: Study, output: Path) -> list[Path]:
     pictures = {"anchors.png": anchor_figure(subjects, sizes_in_words(found.cfg))}
     if found.sweep:
         pictures["sweep.png"] = sweep_figure(found.sweep, len(anchor_levels(found.cfg)), found.fits[OWN])
-    for name, text in files.items():
-        write_text(output / name, text)
-    for name, figure in pictures.items():
-        write_bytes(output / name, png(figure))
+    with output_folder(output, COMMAND) as folder:
+        for name, text in files.items():
+            write_text(folder / name, text)
+        for name, figure in pictures.items():
+            write_bytes(folder / name, png(figure))
     return [output / name for name in (*files, *pictures)]

@@ -16,9 +16,10 @@ from cervical_d2.curation.audits.groups import SharedGroup
 from cervical_d2.curation.audits.overlaps import Overlap
 from cervical_d2.data.mapper import read_image
 from cervical_d2.draw import COLORS, FONT
-from cervical_d2.files import write_bytes, write_json
-from cervical_d2.report.pictures import GAP, fit
+from cervical_d2.files import output_folder, write_json
+from cervical_d2.report.pictures import GAP, fit, write_picture
 
+COMMAND = "audit"
 WORST = 24  # findings on a sheet
 IMAGE = (420, 330)  # width and height of each image of a pair, px
 CROP = 240  # px of a crop's side
@@ -39,18 +40,13 @@ def write_audit(results: dict[str, Sequence[Finding]], datasets: Sequence[str], 
 
     An outdated sheet of an audit without findings is removed.
     """
-    output.mkdir(parents=True, exist_ok=True)
-    files = [output / "audit.json"]
     document = {name: [finding.document() for finding in findings] for name, findings in results.items()}
-    for name, findings in results.items():
-        path = output / f"{name}.png"
-        path.unlink(missing_ok=True)
-        if findings:
-            image = cv2.imencode(".png", cv2.cvtColor(draw_sheet(name, findings), cv2.COLOR_RGB2BGR))[1]
-            write_bytes(path, image.tobytes())
-            files.append(path)
-    write_json(files[0], {"datasets": list(datasets), **document}, indent=1)
-    return files
+    sheets = {f"{name}.png": draw_sheet(name, findings) for name, findings in results.items() if findings}
+    with output_folder(output, COMMAND) as folder:
+        write_json(folder / "audit.json", {"datasets": list(datasets), **document}, indent=1)
+        for name, sheet in sheets.items():
+            write_picture(folder / name, sheet)
+    return [output / name for name in ("audit.json", *sheets)]
 
 
 def draw_sheet(name: str, findings: Sequence[Finding]) -> np.ndarray:

@@ -1,10 +1,12 @@
 """Colors, sizes, panels and axes for all plots."""
 
 import io
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from cervical_d2.draw import COLORS
@@ -12,6 +14,7 @@ from cervical_d2.draw import COLORS
 RGB: tuple[tuple[float, float, float], ...] = tuple((red / 255, green / 255, blue / 255) for red, green, blue in COLORS)
 GRAY = "0.45"
 DPI = 100
+MATPLOTLIBS_OWN = r"\mathdefault"  # in the formulas that matplotlib writes on ticks
 WIDTHS = (6.5, 10.0, 12.5)  # inches, for one, two and three panels
 ROUND = ((1, 1.5, 2, 3, 4, 5, 7), (1, 2, 3, 5), (1, 2, 5), (1, 3), (1,))  # leading digits of ticks, finest first
 
@@ -29,9 +32,24 @@ def panels(count: int, height: float) -> tuple[Figure, list[Axes]]:
 
 def png(figure: Figure) -> bytes:
     """The figure as the bytes of a PNG file."""
+    return rendered(figure, format="png", dpi=DPI)
+
+
+def rendered(figure: Figure, **options: Any) -> bytes:
+    """The figure as a file; `options` are those of `savefig`. A $ in a name is drawn as it is, not as a formula."""
+    for axis in (axis for ax in figure.axes for axis in (ax.xaxis, ax.yaxis)):
+        axis.get_ticklabels()  # gives the ticks their texts
+    for text in figure.findobj(Text):
+        if isinstance(text, Text) and "$" in text.get_text() and MATPLOTLIBS_OWN not in text.get_text():
+            text.set_parse_math(False)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI)
+    figure.savefig(buffer, **options)
     return buffer.getvalue()
+
+
+def in_legend(name: str) -> str:
+    """`name` as the label of a line; Matplotlib leaves those that begin with _ out of legends."""
+    return f" {name}" if name.startswith("_") else name
 
 
 def log_axis(ax: Axes, axis: str, low: float, high: float, most: int = 6) -> None:

@@ -13,9 +13,9 @@ from cervical_d2.engine.tasks import CLASSIFICATION, task_of
 from cervical_d2.evaluation.bootstrap import SAMPLES
 from cervical_d2.evaluation.classification_evaluator import Answered
 from cervical_d2.evaluation.cross_validation import document, summarize, write_summary
-from cervical_d2.files import replaced_folder, write_json, write_text
+from cervical_d2.files import check_output, output_folder, write_json, write_text
 from cervical_d2.report.classification_sections import cell_sections
-from cervical_d2.report.page import DISCLAIMER, FIGURES_FILE, page
+from cervical_d2.report.page import DISCLAIMER, FIGURES_FILE, REPORT, page
 from cervical_d2.report.recognition import examples
 from cervical_d2.report.run_sections import settings_section
 
@@ -63,6 +63,7 @@ def write_cell_report(runs: Sequence[CellRun], output: Path, samples: int = SAMP
         UserError: a run has not been evaluated, or the classes of the runs differ.
     """
     folders, answered = [run.folder for run in runs], [run.answers for run in runs]
+    check_output(output, REPORT)
     summary = summarize([run.path.name for run in folders], answered, samples, seed)
     leak = any(run.cfg.DATASETS.LEAK_COPIES_ACROSS_SPLITS for run in folders)
     parts = [*cell_sections(summary, folders), examples(answered), settings_section(folders)]
@@ -71,7 +72,7 @@ def write_cell_report(runs: Sequence[CellRun], output: Path, samples: int = SAMP
         sections[0] = sections[0]._replace(note=f"{LEAK} {sections[0].note}")
     name = folders[0].path.resolve()
     heading = f"{name.parent.name}: {len(runs)} folds" if len(runs) > 1 else f"{name.name}: {answered[0].dataset}"
-    with replaced_folder(output, FIGURES_FILE) as partial:
+    with output_folder(output, REPORT) as partial:
         about = {"leak": leak, "samples": samples, "seed": seed}
         write_json(partial / FIGURES_FILE, document(summary, about), indent=1)
         write_text(partial / "index.html", page(heading, DISCLAIMER, sections))

@@ -12,7 +12,7 @@ from cervical_d2.evaluation.bootstrap import LEVEL
 from cervical_d2.evaluation.classification import OF_CLASSES, SHOWN
 from cervical_d2.evaluation.classification_evaluator import TASK
 from cervical_d2.evaluation.cross_validation import Summary, spelled_mean
-from cervical_d2.report.axes import GRAY, RGB, panels
+from cervical_d2.report.axes import GRAY, RGB, in_legend, panels
 from cervical_d2.report.page import Card, Cards, Chart, Matrix, Section
 from cervical_d2.report.run_comparison import FEW
 from cervical_d2.report.tables import Table
@@ -105,7 +105,7 @@ def _roc(summary: Summary) -> Section:
         if 0 < label.sum() < len(label):
             false, true, _ = roc_curve(label, score)
             color, style = RGB[number % len(RGB)], STYLES[number % len(STYLES)]
-            ax.plot(false, true, label=name, color=color, linestyle=style)
+            ax.plot(false, true, label=in_legend(name), color=color, linestyle=style)
     ax.set(xlabel="false positive rate", ylabel="true positive rate", xlim=(0, 1.01), ylim=(0, 1.02))
     ax.grid(alpha=0.3)
     ax.legend(loc="lower right", fontsize=8)

@@ -13,7 +13,7 @@ from cervical_d2.curation.statistics import arrays_of
 from cervical_d2.data.build import records_of
 from cervical_d2.data.pixels import pixel_statistics
 from cervical_d2.errors import UserError
-from cervical_d2.files import write_bytes, write_json, write_text
+from cervical_d2.files import output_folder, write_bytes, write_json, write_text
 from cervical_d2.report.anchor_plot import anchor_figure
 from cervical_d2.report.axes import png
 from cervical_d2.report.page import Chart, Section, page
@@ -27,6 +27,8 @@ from cervical_d2.report.plots import (
 )
 from cervical_d2.report.summary import SplitStatistics, describe, split_statistics
 from cervical_d2.report.tables import Table, tables, tables_text
+
+COMMAND = "statistics"
 
 
 class Drawing(NamedTuple):
@@ -96,11 +98,12 @@ def write_statistics(subjects: Sequence[SplitStatistics], output: Path, subtitle
     documents = [describe(subject) for subject in subjects]
     all_tables = tables(documents)
     sections = [_section(table, subjects, scale) for table in all_tables]
-    for chart in (item for section in sections for item in section.items if isinstance(item, Chart)):
-        write_bytes(output / f"{chart.name}.png", png(chart.figure))
     title = "Statistics of " + ", ".join(subject.boxes.name for subject in subjects)
-    write_text(output / "statistics.html", page(title, subtitle, sections))
-    write_json(output / "statistics.json", documents, indent=1)
+    with output_folder(output, COMMAND) as folder:
+        for chart in (item for section in sections for item in section.items if isinstance(item, Chart)):
+            write_bytes(folder / f"{chart.name}.png", png(chart.figure))
+        write_text(folder / "statistics.html", page(title, subtitle, sections))
+        write_json(folder / "statistics.json", documents, indent=1)
     return tables_text(all_tables)
 
 

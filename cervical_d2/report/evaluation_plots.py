@@ -13,7 +13,7 @@ from cervical_d2.evaluation.curves import curves
 from cervical_d2.evaluation.error_types import IGNORED, KINDS, error_table
 from cervical_d2.evaluation.froc import RATES, froc
 from cervical_d2.evaluation.units import roc
-from cervical_d2.report.axes import GRAY, RGB, log_axis, panels
+from cervical_d2.report.axes import GRAY, RGB, in_legend, log_axis, panels
 
 STYLES = ("-", "--", "-.", ":")
 HATCHES = ("", "//", "..", "\\\\", "xx", "++", "")
@@ -31,7 +31,7 @@ def precision_recall_figure(analysis: Analysis) -> Figure:
         recall, precision = curve.recall[0, 0], curve.precision[0, 0]
         # The best precision holds for every lower recall, and ends where recall does.
         ax.step([0, *recall, recall[-1]], [precision[0], *precision, 0], where="pre", **_line(label),
-                label=analysis.inputs.classes[label])  # fmt: skip
+                label=in_legend(analysis.inputs.classes[label]))  # fmt: skip
     return _finish(figure, ax, "recall", "precision", "lower left")
 
 

@@ -17,12 +17,12 @@ from cervical_d2.evaluation.error_types import KINDS
 from cervical_d2.evaluation.figures import measured as measured_of
 from cervical_d2.evaluation.loading import load_inputs, told_apart
 from cervical_d2.evaluation.severity import OWN
-from cervical_d2.files import plain, replaced_folder, write_json, write_text
+from cervical_d2.files import check_output, output_folder, plain, write_json, write_text
 from cervical_d2.report.classification_report import cell_runs, write_cell_report
 from cervical_d2.report.differences import compared
 from cervical_d2.report.evaluation_sections import EvaluatedModel, sections
 from cervical_d2.report.gallery import FoundBox, Gallery, GalleryImage, TruthBox, write_images
-from cervical_d2.report.page import DISCLAIMER, FIGURES_FILE, page
+from cervical_d2.report.page import DISCLAIMER, FIGURES_FILE, REPORT, page
 from cervical_d2.report.run_sections import Evaluated, evaluated, run_sections
 
 logger = logging.getLogger("detectron2.cervical_d2")
@@ -46,6 +46,8 @@ def write_evaluation_report(
     """
     names = told_apart([item.name for item in sources], [item.place for item in sources])
     loaded = load_inputs(dataset, [item.predictions for item in sources], options.severity)
+    inputs = [*(item.predictions for item in sources), *(record["file_name"] for record in loaded.records)]
+    check_output(output, REPORT, inputs)  # now, and not after the resamples
     analyses = [Analysis(one, options.score) for one in loaded.inputs]
     measured = [measured_of(item, options.samples, options.seed) for item in analyses]
     parts = sections(EvaluatedModel(analyses[0], measured[0]))
@@ -53,7 +55,7 @@ def write_evaluation_report(
         parts.insert(1, compared(measured, names))
     parts += run_sections(sources, dataset)
     heading = f"{dataset}: {names[0]}" + (f", compared with {names[1]}" if len(names) > 1 else "")
-    with replaced_folder(output, FIGURES_FILE) as folder:
+    with output_folder(output, REPORT) as folder:
         urls = write_images(loaded.records, folder)
         gallery = Gallery(
             loaded.inputs[0].classes, options.score, list(_images(analyses, loaded.records, urls)),

@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from cervical_d2.colors import COLORS
 from cervical_d2.data.mapper import read_image
 from cervical_d2.datasets.formats import Record
 from cervical_d2.evaluation.error_types import KINDS
 from cervical_d2.files import unique_names, write_bytes
+from cervical_d2.progress import progress_bar
 
 # The kinds of detections (`error_types`). All but the first and the last are errors. gallery.css has a rule for each.
 MEANINGS: Mapping[str, str] = MappingProxyType(
@@ -148,7 +148,7 @@ def write_images(records: Sequence[Record], folder: Path, side: int = 800) -> li
     Raises `UserError` if an image cannot be read.
     """
     urls = [f"images/{name}.jpg" for name in safe_names([record["file_name"] for record in records])]
-    for record, url in zip(tqdm(records, desc="writing images", unit="image", delay=3), urls, strict=True):
+    for record, url in zip(progress_bar(records, desc="writing images", unit="image"), urls, strict=True):
         image = _shrunk(read_image(record["file_name"], "RGB"), side)
         options = [cv2.IMWRITE_JPEG_QUALITY, QUALITY]
         content = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)[1]

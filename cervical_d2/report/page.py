@@ -16,6 +16,7 @@ from cervical_d2.report.svg import inline_svg
 from cervical_d2.report.tables import Table
 
 DISCLAIMER = "Research software: not a medical device, not for diagnosis."
+REPORT = "report"  # the command that writes pages
 FIGURES_FILE = "figures.json"  # the numbers of a report, next to its page
 TEMPLATES = Path(__file__).with_name("templates")
 SHADES = 10  # steps of a heat map table, as in report.css

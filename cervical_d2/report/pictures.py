@@ -9,36 +9,44 @@ from typing import Any, TypeVar
 import cv2
 import numpy as np
 from detectron2.structures import BoxMode
-from tqdm import tqdm
 
 from cervical_d2.data.mapper import read_image
 from cervical_d2.datasets.formats import Record
-from cervical_d2.draw import FONT, Box, draw_boxes, legend
+from cervical_d2.draw import FONT, Box, draw_boxes, legend, png_bytes
 from cervical_d2.engine.run_folder import RunFolder
 from cervical_d2.errors import UserError
 from cervical_d2.evaluation.ground_truth import open_split
-from cervical_d2.files import write_bytes
+from cervical_d2.files import output_folder, write_bytes
 from cervical_d2.inference.batch import picture_names
+from cervical_d2.progress import progress_bar
 
 T = TypeVar("T")
 GAP = 8  # px between pictures
 ON_SHEET = 6  # pictures
+SHEET = "sheet.png"
 
 
-def draw_results(runs: Mapping[str, RunFolder], dataset: str, output: Path, *, score: float, count: int) -> list[Path]:
+def draw_results(
+    runs: Mapping[str, RunFolder], dataset: str, output: Path, *, score: float, count: int, labels: bool = True
+) -> list[Path]:
     """Draw the predictions of the last evaluation of `runs` (by caption) on the registered split `dataset`.
 
     Writes a picture with the truth and all predictions for each of `count` images, evenly spaced over the split, and
-    `sheet.png` with the first six. Returns the files. Raises `UserError` if there is no evaluation.
+    `sheet.png` with the first six. `labels`: write class and score beside each box. Returns the files.
+
+    Raises:
+        UserError: there is no evaluation, or `output` holds something else.
     """
     detections = {caption: _detections(run, dataset, score) for caption, run in runs.items()}
     split = open_split(dataset)
     chosen = spread(split.records, count)
     pictures = (
-        strip(record, {caption: rows[record["image_id"]] for caption, rows in detections.items()}, split.classes)
+        strip(
+            record, {caption: rows[record["image_id"]] for caption, rows in detections.items()}, split.classes, labels
+        )
         for record in chosen
     )
-    return write_pictures(output, chosen, pictures, split.classes, columns=2 if len(runs) == 1 else 1)
+    return write_pictures(output, "draw", chosen, pictures, split.classes, columns=2 if len(runs) == 1 else 1)
 
 
 def _detections(run: RunFolder, dataset: str, score: float) -> dict[Any, list[Record]]:
@@ -58,29 +66,41 @@ def spread(items: Sequence[T], count: int) -> list[T]:
 
 
 def write_pictures(
-    output: Path, records: Sequence[Record], pictures: Iterable[np.ndarray], names: Sequence[str], columns: int = 2
+    output: Path,
+    command: str,
+    records: Sequence[Record],
+    pictures: Iterable[np.ndarray],
+    names: Sequence[str],
+    columns: int = 2,
 ) -> list[Path]:
     """Write a PNG for each of `records`, named after its image, and `sheet.png` with the first six.
 
     Returns the files, the sheet first.
+
+    Raises:
+        UserError: `output` holds images of `records`, or files that `command` did not write.
     """
-    files = picture_names([Path(record["file_name"]) for record in records])
+    paths = [Path(record["file_name"]) for record in records]
+    files = picture_names(paths, reserved=[Path(SHEET).stem])
     first: list[np.ndarray] = []
-    written: list[Path] = []
-    for name, picture in zip(tqdm(files.values(), desc="drawing", unit="image", delay=3), pictures, strict=True):
-        written.append(write_picture(output / name, picture))
-        if len(first) < ON_SHEET:
-            first.append(picture)
-    return [write_picture(output / "sheet.png", sheet(first, names, columns=columns)), *written]
+    with output_folder(output, command, paths) as folder:
+        for name, picture in zip(progress_bar(files.values(), desc="drawing", unit="image"), pictures, strict=True):
+            write_picture(folder / name, picture)
+            if len(first) < ON_SHEET:
+                first.append(picture)
+        write_picture(folder / SHEET, sheet(first, names, columns=columns))
+    return [output / name for name in (SHEET, *files.values())]
 
 
-def strip(record: Record, detections: Mapping[str, Sequence[Record]], names: Sequence[str]) -> np.ndarray:
+def strip(
+    record: Record, detections: Mapping[str, Sequence[Record]], names: Sequence[str], labels: bool = True
+) -> np.ndarray:
     """The truth and the `detections` (by caption) with their scores, side by side; (H, W, 3) uint8 RGB."""
     image = read_image(record["file_name"], "RGB")
     boxes = {"truth": truth_boxes(record, names)}
     for caption, rows in detections.items():
         boxes[caption] = [_predicted(row, names) for row in sorted(rows, key=lambda row: row["score"])]
-    return beside([captioned(draw_boxes(image, drawn), caption) for caption, drawn in boxes.items()])
+    return beside([captioned(draw_boxes(image, drawn, labels), caption) for caption, drawn in boxes.items()])
 
 
 def truth_boxes(record: Record, names: Sequence[str]) -> list[Box]:
@@ -142,5 +162,5 @@ def captioned(image: np.ndarray, text: str) -> np.ndarray:
 
 def write_picture(path: Path, image: np.ndarray) -> Path:
     """Write `image` (H, W, 3) uint8 RGB as the PNG file `path`; return `path`."""
-    write_bytes(path, cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes())
+    write_bytes(path, png_bytes(image))
     return path

@@ -17,7 +17,7 @@ from cervical_d2.curation.statistics import (
     measures,
 )
 from cervical_d2.data.pixels import LEVELS
-from cervical_d2.report.axes import GRAY, RGB, WIDTHS, log_axis, panels, short
+from cervical_d2.report.axes import GRAY, RGB, WIDTHS, in_legend, log_axis, panels, short
 from cervical_d2.report.summary import OVERLAPS, SplitStatistics
 
 BOXES, IMAGES = RGB[1], RGB[4]
@@ -114,10 +114,10 @@ def crowding_figure(subjects: Sequence[SplitStatistics]) -> Figure:
             color=color,
             linewidth=1.6,
         )
-        crowd.plot([], [], color=color, label=subject.boxes.name)
+        crowd.plot([], [], color=color, label=in_legend(subject.boxes.name))
         for (scope, values), style in zip(subject.overlaps.items(), ("-", "--"), strict=True):
             reached = 100 * (1 - np.searchsorted(np.sort(values), thresholds) / max(1, len(values)))
-            overlap.plot(thresholds, reached, style, color=color, label=f"{subject.boxes.name}, {scope}")
+            overlap.plot(thresholds, reached, style, color=color, label=in_legend(f"{subject.boxes.name}, {scope}"))
     for threshold in OVERLAPS:
         overlap.axvline(threshold, color=GRAY, linestyle=":")
     crowd.set(xlabel="boxes in an image", ylabel="% of images")

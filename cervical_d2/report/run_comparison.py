@@ -10,7 +10,7 @@ from cervical_d2.config import differences
 from cervical_d2.engine.run_folder import RunFolder
 from cervical_d2.errors import UserError
 from cervical_d2.evaluation.table import aligned
-from cervical_d2.report.axes import RGB, panels
+from cervical_d2.report.axes import RGB, in_legend, panels
 
 CURVES = ("total_loss", "validation/total_loss", "bbox/AP50", "bbox/AP", "classification/accuracy", "lr", "time")
 FIGURES = ("bbox/AP", "bbox/AP50", "bbox/mAP", "bbox/AR", "validation/total_loss", "total_loss")
@@ -98,7 +98,7 @@ def curves(runs: Sequence[RunFolder]) -> Figure:
         for number, run in enumerate(runs):
             points = [(line["iteration"] + 1, line[name]) for line in run.metrics if name in line]
             (line,) = ax.plot(*zip(*points, strict=True)) if points else ax.plot([], [])
-            line.set(color=RGB[number % len(RGB)], linestyle=STYLES[number % len(STYLES)], label=run.name)
+            line.set(color=RGB[number % len(RGB)], linestyle=STYLES[number % len(STYLES)], label=in_legend(run.name))
             line.set_marker("." if len(points) < FEW else "")
         ax.set_title(NAMES.get(name, name))
         ax.set_xlabel("iterations")

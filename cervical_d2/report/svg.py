@@ -1,6 +1,5 @@
 """Plots as SVG for a page whose content security policy forbids style attributes and external files."""
 
-import io
 import re
 from collections.abc import Iterator
 from xml.etree import ElementTree
@@ -9,6 +8,8 @@ import matplotlib
 from defusedxml.ElementTree import fromstring
 from markupsafe import Markup
 from matplotlib.figure import Figure
+
+from cervical_d2.report.axes import rendered
 
 PIXELS = 96  # CSS pixels per inch
 WIDE = 560  # px; wider charts are not shrunk below this width, so that their text stays readable
@@ -26,10 +27,8 @@ def inline_svg(figure: Figure, label: str, prefix: str = "chart") -> Markup:
     Text stays text, in the system's font. All ids start with `prefix`, which must be unique in the page. The width is
     that of the figure (96 px per inch) if there is room.
     """
-    buffer = io.BytesIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "cervical_d2"}):
-        figure.savefig(buffer, format="svg", transparent=True)
-    root = fromstring(buffer.getvalue())
+        root = fromstring(rendered(figure, format="svg", transparent=True))
     box = root.get("viewBox")
     for element in list(root.iter()):
         _clean(element)

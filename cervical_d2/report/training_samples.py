@@ -19,16 +19,17 @@ from cervical_d2.draw import Box, draw_boxes
 from cervical_d2.errors import UserError
 from cervical_d2.report.pictures import beside, captioned, spread, truth_boxes, write_pictures
 
+COMMAND = "visualize"
 DRAWS = 3  # training samples beside each image
 HIGHEST = 480  # px; largest height of a panel in a row of training samples
 LEGIBLE = 400  # px; least longer side of a picture with text on it
 
 
-def draw_truth(dataset: str, output: Path, count: int) -> list[Path]:
+def draw_truth(dataset: str, output: Path, count: int, *, labels: bool = True) -> list[Path]:
     """Draw `count` evenly spaced images of the registered split with their annotations, and a sheet of the first six.
 
-    Boxes without images are drawn on light gray. Returns the files, the sheet first. Raises `UserError` before anything
-    is written.
+    `labels`: write the class beside each box. Boxes without images are drawn on light gray. Returns the files, the
+    sheet first. Raises `UserError` before anything is written.
     """
     names = MetadataCatalog.get(dataset).thing_classes
     if has_images(dataset):
@@ -37,11 +38,14 @@ def draw_truth(dataset: str, output: Path, count: int) -> list[Path]:
         chosen, read = spread(DatasetCatalog.get(dataset), count), blank
     # Images of single cells are enlarged, so that text fits.
     scales = (max(1.0, LEGIBLE / max(record["height"], record["width"])) for record in chosen)
-    drawn = (truth(record, read(record), names, scale) for record, scale in zip(chosen, scales, strict=True))
-    return write_pictures(output, chosen, drawn, names)
+    shown = names if labels else [""] * len(names)
+    drawn = (truth(record, read(record), shown, scale) for record, scale in zip(chosen, scales, strict=True))
+    return write_pictures(output, COMMAND, chosen, drawn, names)
 
 
-def draw_training_samples(dataset: str, output: Path, cfg: CfgNode, count: int, draws: int = DRAWS) -> list[Path]:
+def draw_training_samples(
+    dataset: str, output: Path, cfg: CfgNode, count: int, draws: int = DRAWS, *, labels: bool = True
+) -> list[Path]:
     """`draw_truth` with the first `draws` training samples of each image beside it.
 
     They are the samples of a training with `cfg` from its first iteration on: same seed, order and augmentations. If
@@ -57,8 +61,9 @@ def draw_training_samples(dataset: str, output: Path, cfg: CfgNode, count: int, 
     places = [place for place, record in enumerate(loader.dataset.records) if record["file_name"] in wanted]
     chosen = readable(spread([{**loader.dataset.records[place], "place": place} for place in places], count))
     times = training_samples(loader.plan, [record["place"] for record in chosen], draws)
-    rows = (row(record, loader, times[record["place"]], names, cfg.INPUT.FORMAT) for record in chosen)
-    return write_pictures(output, chosen, rows, names, columns=1)
+    shown = names if labels else [""] * len(names)
+    rows = (row(record, loader, times[record["place"]], shown, cfg.INPUT.FORMAT) for record in chosen)
+    return write_pictures(output, COMMAND, chosen, rows, names, columns=1)
 
 
 def readable(records: Sequence[Record]) -> Sequence[Record]:

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from cervical_d2.curation.audits.keypoints import Fingerprint
+from cervical_d2.progress import progress_bar
 
 TABLES = 16
 SEED = 20110101  # for the bits of each table; fixed, so that an audit is repeatable
@@ -63,7 +63,7 @@ def find_candidates(fingerprints: Sequence[Fingerprint], splits: np.ndarray, wit
     tables = [_table(index.descriptors, bits) for bits in _bit_sets(len(index.image))]
     rows = []
     starts = range(0, len(fingerprints), QUERY_IMAGES)
-    for start in tqdm(starts, desc="comparing", unit="block", delay=3):
+    for start in progress_bar(starts, desc="comparing", unit="block"):
         chosen = range(start, min(start + QUERY_IMAGES, len(fingerprints)))
         for view in (0, 1):
             query = _stack(fingerprints, chosen, view)

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from cervical_d2.curation.audits.candidates import PARTNERS, Candidate, find_candidates
 from cervical_d2.curation.audits.keypoints import Fingerprint, fingerprint, working_copy
 from cervical_d2.curation.audits.registration import Registration, register
+from cervical_d2.progress import progress_bar
 
 MIRROR = np.array([[-1.0, 0.0], [0.0, 1.0]])
 
@@ -63,7 +63,7 @@ def find_overlaps(images: Sequence[Image], within: bool = False) -> list[Overlap
     Time grows with the number of images and of similar pairs, not with the number of all pairs. Raises `UserError` if
     an image cannot be read.
     """
-    prints = [fingerprint(image.file) for image in tqdm(images, desc="describing", unit="image", delay=3)]
+    prints = [fingerprint(image.file) for image in progress_bar(images, desc="describing", unit="image")]
     return match_fingerprints(images, prints, within)
 
 
@@ -75,7 +75,7 @@ def match_fingerprints(images: Sequence[Image], prints: Sequence[Fingerprint], w
     candidates = [item for item in find_candidates(prints, splits, within) if (item.first, item.second) not in equal]
     copy = functools.lru_cache(maxsize=64)(working_copy)
     overlaps = list(equal.values())
-    for item in tqdm(sorted(candidates), desc="registering", unit="pair", delay=3):
+    for item in progress_bar(sorted(candidates), desc="registering", unit="pair"):
         one, other = (copy(images[number].file) for number in (item.first, item.second))
         image = np.ascontiguousarray(one[0][:, ::-1]) if item.mirrored else one[0]
         views = prints[item.first].views[int(item.mirrored)], prints[item.second].views[0]

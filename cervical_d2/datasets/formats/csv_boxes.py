@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from detectron2.structures import BoxMode
-from tqdm import tqdm
 
 from cervical_d2.datasets.formats import (
     FEATURES,
@@ -52,6 +51,7 @@ from cervical_d2.datasets.images import ImageFolder
 from cervical_d2.datasets.problems import Place, Problems
 from cervical_d2.errors import UserError
 from cervical_d2.files import refuse_existing, write_text
+from cervical_d2.progress import progress_bar
 
 YES = ("1", "true", "yes")
 
@@ -95,7 +95,7 @@ def _read_rows(
     delimiter = max(",;\t", key=head.count)
     header = known_header(next(csv.reader([head], delimiter=delimiter), []), path)
     box_columns, point_columns = coordinates(header, path)
-    for line, fields in tqdm(_rows(file, delimiter, path, problems), desc="reading rows", unit="row", delay=3):
+    for line, fields in progress_bar(_rows(file, delimiter, path, problems), desc="reading rows", unit="row"):
         place = Place(str(path), None, line, "line")
         if len(fields) != len(header):
             problems.add("malformed", place, f"has {len(fields)} fields, the first line has {len(header)}")
@@ -204,7 +204,7 @@ def write(document: Document, path: Path) -> None:
     columns = (*COLUMNS, *(name for name in OPTIONAL if name in used))
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
-    for record in tqdm(document.records, desc="writing rows", unit="image", delay=3):
+    for record in progress_bar(document.records, desc="writing rows", unit="image"):
         name, own = document.name(record), record["image_id"]
         image: dict[str, Any] = {"image": name, "image_width": record["width"], "image_height": record["height"]}
         image |= {"image_id": "" if own == stem_of(name) else own, "group_id": record.get("group_id", "")}

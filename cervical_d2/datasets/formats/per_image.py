@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from detectron2.structures import BoxMode
-from tqdm import tqdm
 
 from cervical_d2.datasets.formats import Document, Record, Source, stem_of
 from cervical_d2.datasets.images import Header, files_below, look_at
 from cervical_d2.datasets.problems import Problems
 from cervical_d2.errors import UserError
+from cervical_d2.progress import progress_bar
 from cervical_d2.slides.slide import open_slide
 
 
@@ -52,7 +52,7 @@ def annotation_files(folder: Path, suffix: str, subset: Path | None = None) -> d
 
 def progress(items: Iterable[Any]) -> Iterable[Any]:
     """`items` with a bar if it takes more than a moment."""
-    return tqdm(items, desc="reading annotations", unit="file", delay=3)
+    return progress_bar(items, desc="reading annotations", unit="file")
 
 
 def listed(records: list[Record], source: Source, problems: Problems) -> list[Record]:
@@ -138,7 +138,7 @@ def by_stem(document: Document) -> Iterator[tuple[str, Record]]:
         UserError: two images differ in nothing but their extension.
     """
     seen: set[str] = set()
-    for record in tqdm(document.records, desc="writing annotations", unit="file", delay=3):
+    for record in progress_bar(document.records, desc="writing annotations", unit="file"):
         stem = document.stem(record)
         if stem.casefold() in seen:
             raise UserError(f"{record['file_name']}: a second image called {stem}, one file for both; rename one")

@@ -1,16 +1,13 @@
 """Machine failures (full disk, lost worker, out of memory), reported in one line instead of a traceback."""
 
 import contextlib
-import errno
 import logging
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
 
-from cervical_d2.errors import CompanionLost, MachineError
-
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+from cervical_d2.errors import NO_SPACE, CompanionLost, MachineError
 
 
 class Fault(NamedTuple):
