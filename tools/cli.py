@@ -95,6 +95,7 @@ NUMBERS = {
     "share": Number(float, 0, 1, "a number from 0 to 1"),
     "fraction": Number(float, 0, 1, "a number above 0 and up to 1", open=True),
     "rate": Number(float, 0, 1e6, "a number above 0", open=True),
+    "amount": Number(float, 0, 1e6, "a number, 0 or more"),
     "natural": Number(int, 1, MOST, "a whole number, 1 or more"),
     "count": Number(int, 0, MOST, "a whole number, 0 or more"),
 }

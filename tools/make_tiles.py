@@ -30,21 +30,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _choice_arguments(parser.add_argument_group("which tiles are kept"))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     parser.add_argument("--ratios", metavar="NAME=SHARE,...", help="splits by slide; by default one split, all")
-    parser.add_argument("--seed", type=int, default=0, help="of the splits and of --empty-rate (default 0)")
-    parser.add_argument("--processes", type=int, default=cores, metavar="N", help=f"default {cores}, the cores")
+    parser.add_argument("--seed", type="count", default=0, help="of the splits and of --empty-rate (default 0)")
+    parser.add_argument("--processes", type="natural", default=cores, metavar="N", help=f"default {cores}, the cores")
 
 
 def _tile_arguments(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--size", type=int, default=800, metavar="PX", help="side of a tile (default 800)")
-    group.add_argument("--overlap", type=int, default=0, metavar="PX", help="of neighbors (default 0)")
+    group.add_argument("--size", type="natural", default=800, metavar="PX", help="side of a tile (default 800)")
+    group.add_argument("--overlap", type="count", default=0, metavar="PX", help="of neighbors (default 0)")
     scale = group.add_mutually_exclusive_group()
-    scale.add_argument("--scale", type=float, default=1.0, help="pixels of a tile per pixel of the slide (default 1)")
-    scale.add_argument("--mpp", type=float, metavar="UM", help="micrometers per pixel of a tile, in place of --scale")
+    scale.add_argument("--scale", type="rate", default=1.0, help="pixels of a tile per pixel of the slide (default 1)")
+    scale.add_argument("--mpp", type="rate", metavar="UM", help="micrometers per pixel of a tile, in place of --scale")
     group.add_argument(
-        "--around-cells", type=float, metavar="MARGIN", help="a square crop of each cell, wider by this share"
+        "--around-cells", type="amount", metavar="MARGIN", help="a square crop of each cell, wider by this share"
     )
     files = group.add_mutually_exclusive_group()
-    files.add_argument("--jpeg-quality", type=int, default=95, metavar="Q", help="1 to 100 (default 95)")
+    files.add_argument("--jpeg-quality", type="natural", default=95, metavar="Q", help="1 to 100 (default 95)")
     files.add_argument("--png", action="store_true", help="without loss, about six times as large")
 
 
@@ -55,7 +55,7 @@ def _label_arguments(group: argparse._ArgumentGroup) -> None:
         default="share",
         help="a cell belongs to a tile that holds all of it, its top left corner, or more than --share of its area",
     )
-    group.add_argument("--share", type=float, default=0.5, help="for --membership share (default 0.5)")
+    group.add_argument("--share", type="share", default=0.5, help="for --membership share (default 0.5)")
     group.add_argument(
         "--cut-cells",
         choices=("ignore", "background"),
@@ -64,52 +64,50 @@ def _label_arguments(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument("--roi-class", default="roi", metavar="NAME", help="of regions that were screened (default roi)")
     group.add_argument("--drop", nargs="+", default=(), metavar="CLASS", help="classes that are not read")
-    group.add_argument("--box-side", type=float, metavar="PX", help="of boxes around labels that are points")
-    group.add_argument("--labels-at", type=float, metavar="X", help="magnification whose pixels the labels count")
+    group.add_argument("--box-side", type="rate", metavar="PX", help="of boxes around labels that are points")
+    group.add_argument("--labels-at", type="rate", metavar="X", help="magnification whose pixels the labels count")
     group.add_argument("--drop-invalid", action="store_true", help="leave faulty labels out")
 
 
 def _choice_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
-        "--roi-share", type=float, default=0.25, metavar="SHARE", help="least share in screened regions (default 0.25)"
+        "--roi-share",
+        type="share",
+        default=0.25,
+        metavar="SHARE",
+        help="least share in screened regions (default 0.25)",
     )
     group.add_argument(
-        "--empty-rate", type=float, default=0.0, metavar="RATE", help="of tiles without cells that are kept (default 0)"
+        "--empty-rate",
+        type="share",
+        default=0.0,
+        metavar="RATE",
+        help="of tiles without cells that are kept (default 0)",
     )
     group.add_argument(
         "--min-tissue",
-        type=float,
+        type="share",
         default=0.01,
         metavar="SHARE",
         help="tissue of a tile without cells (default 0.01)",
     )
     group.add_argument(
-        "--min-focus", type=float, default=0.0, metavar="F", help="sharpness of a tile without cells (default 0)"
+        "--min-focus", type="amount", default=0.0, metavar="F", help="sharpness of a tile without cells (default 0)"
     )
 
 
 def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """Options that depend on each other, and ranges."""
+    """Options that depend on each other."""
     if len({args.slides is None, args.labels is None, args.format is None}) > 1:
         parser.error("--slides, --labels and --format go together")
     if args.slides is None and not args.negatives:
         parser.error("nothing to cut; name --slides with --labels and --format, or --negatives")
     if args.around_cells is not None and args.slides is None:
         parser.error("--around-cells needs labels")
-    ranges = {"size": 1, "processes": 1, "jpeg_quality": 1, "overlap": 0, "empty_rate": 0, "share": 0, "roi_share": 0}
-    for name, least in {**ranges, "min_tissue": 0, "min_focus": 0}.items():
-        if not getattr(args, name) >= least:
-            parser.error(f"--{name.replace('_', '-')} {getattr(args, name)}: {least} or more is needed")
     if args.overlap >= args.size:
         parser.error(f"--overlap {args.overlap}: must be less than --size {args.size}")
     if args.jpeg_quality > 100:
         parser.error(f"--jpeg-quality {args.jpeg_quality}: 100 is the best")
-    for name in ("scale", "mpp", "box_side", "labels_at"):
-        if getattr(args, name) is not None and not getattr(args, name) > 0:
-            parser.error(f"--{name.replace('_', '-')} {getattr(args, name)}: must be above 0")
-    for name in ("empty_rate", "share", "roi_share", "min_tissue"):
-        if getattr(args, name) > 1:
-            parser.error(f"--{name.replace('_', '-')} {getattr(args, name)}: a share is 1 at most")
 
 
 def run(args: argparse.Namespace) -> None:
