@@ -41,7 +41,7 @@ def read_image(path: str, image_format: str) -> np.ndarray:
     except PermissionError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); allow reading it") from error
     except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"{path}: not a whole, readable image ({error}); copy it again") from error
+        raise UserError(f"{path}: not a complete, readable image ({error}); copy it again") from error
 
 
 class DetectionMapper:
