@@ -36,7 +36,7 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Read, cluster, tell; the pictures are written last."""
+    """Read, cluster, print; the pictures are written last."""
     from cervical_d2.anchors.study import Clustering, boxes_of_file, boxes_of_split, study_anchors
     from cervical_d2.config import load_config
     from cervical_d2.report.anchor_report import as_text, write_study

@@ -19,7 +19,7 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Read all, tell, draw."""
+    """Read the runs, print the comparison, draw the curves."""
     from cervical_d2.engine.run_folder import RunFolder
     from cervical_d2.files import write_bytes
     from cervical_d2.report.axes import png

@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Predict, then write: nothing is written before the inputs have been found good."""
+    """Predict, then write: nothing is written before all inputs are checked."""
     from cervical_d2.inference.batch import find_images, predict_images
     from cervical_d2.inference.detector import Detector
 

@@ -29,7 +29,7 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Find out the split, evaluate, write, say where."""
+    """Determine the split, evaluate, write, print the path."""
     from cervical_d2.datasets.registry import resolve
     from cervical_d2.engine.run_folder import RunFolder
     from cervical_d2.errors import UserError
