@@ -1,17 +1,17 @@
-"""YAML that anybody may have written: parsed safely, and no larger than it looks."""
+"""Parses YAML from untrusted sources safely, with a limit on how far aliases expand."""
 
 from typing import Any
 
 import yaml
 
-LARGEST = 100_000  # values, with every alias written out: a few lines of aliases of aliases stand for billions
+LARGEST = 100_000  # values after aliases are expanded: a few lines of nested aliases expand to billions
 
 
 def parse_yaml(text: str) -> Any:
-    """What `text` says.
+    """The content of `text`.
 
     Raises:
-        ValueError: it is not YAML, nested too deeply, or its aliases multiply beyond `LARGEST` values.
+        ValueError: it is not YAML, is nested too deeply, or its aliases expand to more than `LARGEST` values.
     """
     loader = yaml.SafeLoader(text)
     try:
@@ -19,18 +19,18 @@ def parse_yaml(text: str) -> Any:
         if node is None:
             return None
         if _values(node, {}) > LARGEST:
-            raise ValueError(f"its aliases stand for more than {LARGEST} values; write out what is meant")
+            raise ValueError(f"its aliases expand to more than {LARGEST} values; write the values out")
         return loader.construct_document(node)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
     except (yaml.YAMLError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
-        raise ValueError(str(error)) from error  # PyYAML's constructors trip over values that they did not expect
+        raise ValueError(str(error)) from error  # PyYAML's constructors fail on unexpected values
     finally:
         loader.dispose()
 
 
 def _values(node: yaml.Node, counted: dict[int, int]) -> int:
-    """How many values `node` stands for; `counted`: those of nodes seen before, by their ids."""
+    """The number of values that `node` expands to; `counted`: the numbers of nodes seen before, by their ids."""
     if id(node) not in counted:
         counted[id(node)] = LARGEST + 1  # stays for a node that contains itself
         parts = node.value if isinstance(node, yaml.CollectionNode) else ()

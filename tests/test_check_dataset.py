@@ -205,7 +205,7 @@ def test_copies_are_refused_before_anything_is_read(tmp_path: Path):
     (tmp_path / "found.json").touch()
     with pytest.raises(UserError, match=r"found\.json: exists already"):
         refuse_outputs(tmp_path / "found.json", None, targets)
-    with pytest.raises(UserError, match="format 'coca' is unknown; there are coco, voc"):
+    with pytest.raises(UserError, match="unknown format 'coca'; choose from coco, voc"):
         target_of_files(Source("x", None, tmp_path), "coca")
 
 

@@ -75,7 +75,7 @@ def test_parts_on_disk_are_used_again_and_refused_when_the_data_changed(cells):
     assert listing(cells / "run") == before
     (cells / "images/severe_dysplastic/019.BMP").unlink()
     with pytest.raises(
-        UserError, match=r"run/splits/fold\d.*\.json: of other images, labels or DATASETS keys than now"
+        UserError, match=r"run/splits/fold\d.*\.json: written for other images, labels or DATASETS keys"
     ):
         parts_of(cells)
 
@@ -125,8 +125,8 @@ def test_folds_are_in_the_order_of_their_numbers():
 @pytest.mark.parametrize(
     ("value", "folds", "message"),
     [
-        (lambda index, label: ("", 1 + index % 3), 4, r"rows\.yaml:all: states 3 folds \(1, 2, 3\), DATASETS.FOLDS 4"),
-        (lambda index, label: ("", "" if index == 5 else index % 2), 2, r"005\.BMP: has no fold, though others have"),
+        (lambda index, label: ("", 1 + index % 3), 4, r"all: has 3 folds \(1, 2, 3\), but DATASETS.FOLDS is 4"),
+        (lambda index, label: ("", "" if index == 5 else index % 2), 2, r"005\.BMP: has no fold, but others have"),
         (lambda index, label: ("p1", index % 2), 2, r"its group p1 is in two folds; keep a slide or patient in one"),
         # Fold 1 holds abnormal cells alone.
         (lambda index, label: ("", int("severe" in label and index > 9)), 2,
@@ -159,8 +159,8 @@ def test_a_class_in_one_part_only_is_named(cells):
         (("DATASETS.FOLDS", 0, "DATASETS.RATIOS", (0.8, 0.1)), r"RATIOS \(0.8, 0.1\): write two or three positive"),
         (("DATASETS.TEST", "('demo_val',)"), "leave TEST empty"),
         (("DATASETS.TRAIN", ()), "DATASETS.TRAIN is empty"),
-        (("DATASETS.FOLDS", 50), "50 parts of 42 groups"),
-        (("DATASETS.FOLDS", 0, "DATASETS.LEAK_COPIES_ACROSS_SPLITS", True), "needs parts to divide the copies into"),
+        (("DATASETS.FOLDS", 50), "42 groups cannot be divided into 50 parts"),
+        (("DATASETS.FOLDS", 0, "DATASETS.LEAK_COPIES_ACROSS_SPLITS", True), "needs FOLDS or RATIOS"),
         (
             ("DATASETS.LEAK_COPIES_ACROSS_SPLITS", True),
             "makes DATALOADER.CLASS_REPEATS copies by INPUT.RANDOM_ROTATION",

@@ -37,7 +37,7 @@ MISTAKES = {
     "nothing named": (None, OUT, ["--dataset NAME"]),
     "both named": (None, ("--dataset", "bccd_val", *COCO, *OUT), ["leave out --from"]),
     "no such format": (None, ("--from", "cocoa", *COCO[2:], *OUT), ["'cocoa'", "coco, voc, yolo"]),
-    "format without writer": (None, (*COCO, "--to", "folders", *OUT), ["'folders' is read, but not"]),
+    "format without writer": (None, (*COCO, "--to", "folders", *OUT), ["'folders' can be read, but not"]),
     "output exists": (None, (*COCO, "--output", "{0}/images"), ["images: exists already"]),
     "folder for a file": (None, ("--from", "coco", "--annotations", "{0}/images", *OUT), ["images: cannot be read"]),
     "file for a folder": (None, ("--from", "voc", *COCO[2:], *OUT), ["scene.json: no such folder"]),

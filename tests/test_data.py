@@ -133,8 +133,8 @@ def test_images_are_checked_before_training(tiny: Path):
     noise = cv2.imencode(".jpg", np.random.default_rng(0).integers(0, 255, (64, 96, 3), np.uint8))[1].tobytes()
     for content, word in (
         (noise[: len(noise) // 2], "truncated"),  # its header is whole
-        (whole[:40], "not a whole, readable image"),
-        (b"not an image", "not a whole, readable image"),
+        (whole[:40], "not a complete, readable image"),
+        (b"not an image", "not a complete, readable image"),
         (None, "no such image"),
     ):
         path = tiny / "images/train3.png"

@@ -45,7 +45,7 @@ def test_yolo_boxes_polygons_and_confidence_become_pixels(yolo: Path):
 @pytest.mark.parametrize(
     ("line", "kind", "words"),
     [
-        ("1 0.5 0.5 0.1 0.1", "class-out-of-range", "a.txt: line 2: class 1 is out of range, there are 0, 2"),
+        ("1 0.5 0.5 0.1 0.1", "class-out-of-range", "a.txt: line 2: class 1 is out of range; the classes are 0, 2"),
         ("0 0.5 0.5", "malformed", "a.txt: line 2: '0 0.5 0.5'"),
         ("0 .1 .1 .2 .2 .3", None, ""),
         ("0 .1 .1 .2 .2 .3 .3 .4", "malformed", "a.txt: line 2"),
@@ -92,7 +92,7 @@ def test_yolo_subset_of_paths_and_classes_txt(yolo: Path):
     ("damage", "words"),
     [
         (lambda folder: (folder / "data.yaml").unlink(), "no data.yaml with 'names:' and no classes.txt"),
-        (lambda folder: write(folder / "data.yaml", "nc: 3\n"), "no names of classes"),
+        (lambda folder: write(folder / "data.yaml", "nc: 3\n"), "no class names"),
         (lambda folder: write(folder / "data.yaml", "names: [a\n"), "cannot be read"),
         (lambda folder: (folder / "labels/a.txt").rename(folder / "labels/x.txt"), "no label belongs to an image"),
     ],

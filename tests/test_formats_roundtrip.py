@@ -62,10 +62,10 @@ def test_what_a_format_cannot_hold_is_counted(scene):
     reading = read("coco", scene["original"], scene["images"])
     assert list(losses(reading, format_of("coco").holds)) == []
     assert list(losses(reading, format_of("tianchi").holds)) == [
-        "image ids: 4 images are known by their names alone",
-        "image sizes: 4 images have to be opened for theirs",
+        "image ids: 4 images are identified by their names only",
+        "image sizes: 4 images must be opened to read their sizes",
         "group ids: 4 images lose their slide or patient",
-        "class list: the order of the 3 classes, and those without a box, are lost",
+        "class list: the order of the 3 classes, and classes without a box, are lost",
         "annotation ids: 11 annotations lose their numbers",
         "crowds: 1 crowds become plain boxes",
         "ignore regions: 1 regions are left out",
@@ -74,7 +74,7 @@ def test_what_a_format_cannot_hold_is_counted(scene):
         "repeated boxes: 1 boxes are left out",
         "scores: 1 annotations lose their score",
         "areas: 1 areas become width times height",
-        "info: what the set says of itself is lost",
+        "info: the description, version and license are lost",
     ]
 
 
@@ -83,7 +83,7 @@ def test_two_images_with_one_file_of_annotations_are_refused(tmp_path: Path):
     path.write_text(path.read_text().replace("sub/b.c.jpg", "a.jpg"))
     (tmp_path / "images/sub/b.c.jpg").rename(tmp_path / "images/a.jpg")
     reading = read("coco", path, tmp_path / "images")
-    with pytest.raises(UserError, match=r"a\.jpg: a second image called a"):
+    with pytest.raises(UserError, match=r"a\.jpg: another image is also called a"):
         write(reading, format_of("voc"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
     assert not list(tmp_path.glob(".out*"))

@@ -175,7 +175,7 @@ def test_broken_image_is_told_in_one_line_from_a_worker_too(tiny: Path):
     path = tiny / "images/train2.png"
     path.write_bytes(path.read_bytes()[:60])
     for workers in (0, 1):
-        with pytest.raises(UserError, match=r"train2\.png: not a whole, readable image") as error:
+        with pytest.raises(UserError, match=r"train2\.png: not a complete, readable image") as error:
             first_batches(loader_of(tiny, workers=workers), 3)
         assert "Traceback" not in str(error.value)
 

@@ -64,7 +64,9 @@ def test_two_slides_of_one_name(tmp_path: Path, capfd):
 
 
 def test_more_splits_than_slides(tmp_path: Path, capfd):
-    assert "2 splits of 1 slides" in refuse(capfd, plant(tmp_path, ["a"]), "--ratios", "train=0.5,val=0.5")
+    assert "1 slides cannot be divided into 2 splits" in refuse(
+        capfd, plant(tmp_path, ["a"]), "--ratios", "train=0.5,val=0.5"
+    )
 
 
 def test_an_output_that_exists(tmp_path: Path, capfd):
@@ -78,16 +80,16 @@ def test_what_was_begun_with_other_settings(tmp_path: Path, capfd, monkeypatch):
     monkeypatch.setattr(tiles, "write_set", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     assert make(capfd, tmp_path).returncode == 130
     monkeypatch.undo()
-    assert "tiles.partial: begun with other slides, labels or settings" in refuse(capfd, tmp_path, "--overlap", 20)
+    assert "tiles.partial: started with other slides, labels or settings" in refuse(capfd, tmp_path, "--overlap", 20)
 
 
 @pytest.mark.parametrize(
     "words, message",
     [
         (("--overlap", 200), "must be less than --size"),
-        (("--empty-rate", 2), "a share is 1 at most"),
+        (("--empty-rate", 2), "must be 1 or less"),
         (("--scale", 0), "must be above 0"),
-        (("--jpeg-quality", 101), "100 is the best"),
+        (("--jpeg-quality", 101), "must be 100 or less"),
     ],
 )
 def test_options_out_of_range(tmp_path: Path, capfd, words: tuple, message: str):

@@ -88,7 +88,7 @@ def test_a_full_disk_is_a_line_and_the_work_goes_on(tmp_path: Path, capfd, monke
     result = make(capfd, tmp_path)
     assert result.returncode == 3
     last = result.stderr.splitlines()[-1]
-    assert last.startswith("error: ") and "No space left on device" in last and "run this again to go on" in last
+    assert last.startswith("error: ") and "No space left on device" in last and "run this again to continue" in last
     assert not (tmp_path / "tiles").exists()
     monkeypatch.undo()
     assert make(capfd, tmp_path).returncode == 0

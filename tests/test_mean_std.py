@@ -28,7 +28,7 @@ def test_a_broken_image_is_named_from_another_process(tiny: Path):
     records = DatasetCatalog.get(resolve(f"{tiny / 'data.yaml'}:train"))
     path = tiny / "images/train3.png"
     path.write_bytes(path.read_bytes()[:60])
-    with pytest.raises(UserError, match=r"train3\.png: not a whole, readable image"):
+    with pytest.raises(UserError, match=r"train3\.png: not a complete, readable image"):
         pixel_statistics(records, "RGB", 2)
 
 

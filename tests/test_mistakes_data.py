@@ -93,7 +93,7 @@ FRACTIONS = [0.1, 0.2, 0.3, 0.4]
 @pytest.mark.parametrize(
     ("edit", "words"),
     [
-        (lambda d: [a.update(bbox=FRACTIONS) for a in d["annotations"]], "numbers probably are parts of the image"),
+        (lambda d: [a.update(bbox=FRACTIONS) for a in d["annotations"]], "numbers probably are fractions of the image"),
         (lambda d: d["annotations"].clear(), "tiny_train: no box to learn from in 6 images"),
     ],
 )
@@ -107,10 +107,10 @@ def test_nothing_is_trained_where_no_box_can_be_used(tiny: Path, edit, words):
 
 SIZE = (600, 300)
 MEANINGS = {
-    "are parts of the image from 0 to 1": lambda x, y, w, h: [x / 600, y / 300, w / 600, h / 300],
+    "are fractions of the image from 0 to 1": lambda x, y, w, h: [x / 600, y / 300, w / 600, h / 300],
     "are percent of the image": lambda x, y, w, h: [x / 6, y / 3, w / 6, h / 3],
     "are two corners (x1, y1, x2, y2), not width and height": lambda x, y, w, h: [x, y, x + w, y + h],
-    "are the center and not the corner": lambda x, y, w, h: [x + w / 2, y + h / 2, w, h],
+    "are the center, not the corner": lambda x, y, w, h: [x + w / 2, y + h / 2, w, h],
     "have x and y swapped": lambda x, y, w, h: [y, x, h, w],
     "": lambda x, y, w, h: [x, y, w, h],
 }
@@ -136,7 +136,7 @@ def test_what_numbers_probably_are_is_told(tmp_path: Path, meaning):
 @pytest.mark.parametrize(
     ("row", "xy", "box"),
     [
-        ("90,40,30,20", None, "1 of 1 boxes reach out of their images if x, y is the corner, 0 if it is the center"),
+        ("90,40,30,20", None, "1 of 1 boxes extend beyond their images if x, y is the corner, 0 if it is the center"),
         ("50,40,30,20", None, "may be the corner or the center"),
         ("5,40,30,20", None, [5, 40, 35, 60]),  # no center lies so near to the border
         ("50,40,30,20", "center", [35, 30, 65, 50]),

@@ -44,15 +44,15 @@ def change(path: Path, edit) -> None:
         (HEAD + "ignore: [on]\n", "YAML reads yes, on or true as True"),
         (HEAD.replace("classes", "class"), "unknown key 'class', did you mean 'classes'?"),
         (HEAD.replace("{images:", "{image:"), "unknown key 'image', did you mean 'images'?"),
-        (HEAD.replace("coco", "[x]"), "format: ['x'] is not a word"),
+        (HEAD.replace("coco", "[x]"), "format: ['x'] is not text"),
         ("path: .\ntrain: images\nnames: [a]\n", "unknown key 'names', did you mean 'classes'?"),
-        (HEAD.replace("mine", "a@b"), "what follows an @ is a label map"),
-        (HEAD.replace("images: images", "images: "), "train: images: None is not a word"),
+        (HEAD.replace("mine", "a@b"), "an @ introduces a label map"),
+        (HEAD.replace("images: images", "images: "), "train: images: None is not text"),
         (HEAD.replace("{train:", "{no:"), "splits: YAML reads yes, no, on and off"),
-        (HEAD + "root: [x]\n", "root: ['x'] is not a word"),
-        (HEAD + "xy: center\n", "with format: csv only"),
-        (HEAD + BOMB + "centers: *a9\n", "its aliases stand for more than 100000 values"),
-        ("&a\n" + HEAD + "centers: *a\n", "its aliases stand for more than 100000 values"),
+        (HEAD + "root: [x]\n", "root: ['x'] is not text"),
+        (HEAD + "xy: center\n", "only with format: csv"),
+        (HEAD + BOMB + "centers: *a9\n", "its aliases expand to more than 100000 values"),
+        ("&a\n" + HEAD + "centers: *a\n", "its aliases expand to more than 100000 values"),
         ("[" * 5000, "nested too deeply"),
         (HEAD + "centers: 2024-99-99\n", "not valid YAML"),
         (HEAD + "centers: " + "9" * 5000, "not valid YAML"),
@@ -71,7 +71,7 @@ def test_mistakes_in_a_data_set_file_are_one_short_line(tmp_path: Path, capfd, t
     [
         (("--folds", 2, "--seed", -1), "--seed -1: write 0 or more"),
         (("--folds", 2, "--random", -1), "--random -1: write 0 or more"),
-        (("--folds", 2, "--together", "{}/audit.json"), "none of its 1 pairs, such as /x, is of these data sets"),
+        (("--folds", 2, "--together", "{}/audit.json"), "none of its 1 pairs, such as /x, is in these data sets"),
     ],
 )
 def test_a_division_that_cannot_be_is_one_line(tiny: Path, capfd, words, told):
@@ -136,7 +136,7 @@ def test_a_wrong_folder_of_images_is_one_line(tiny: Path, capfd):
     done = called(capfd, CHECK, "--dataset", f"{tiny}/data.yaml:train")
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("error: ")]
     assert line.startswith(
-        f"error: {tiny}/images/train0.png: no such image, nor any other of 6 images; check the images"
+        f"error: {tiny}/images/train0.png: no such image; none of the 6 images exists; check the images"
     )
 
 

@@ -127,14 +127,14 @@ def on_boxes(change: Callable[[list[float]], list[float]]) -> Callable[[Document
     return lambda document: [a.update(bbox=change(a["bbox"])) for r in document.records for a in r["annotations"]]
 
 
-# Faults of a whole set, and what is said of it.
+# Faults of a whole set, and the message for each.
 WHOLE_SETS: dict[str, tuple[Callable[[Document], object], str]] = {
     "no-box": (lambda document: [record["annotations"].clear() for record in document.records],
-               "has no annotation, nor has any of 3 images"),
+               "has no annotation; none of the 3 images has one"),
     "no-usable-box": (on_boxes(lambda box: [box[0] / 60, box[1] / 40, box[2] / 60, box[3] / 40]),
-                      "nor can any of 9 boxes be used; its numbers probably are parts of the image from 0 to 1"),
+                      "none of the 9 boxes can be used; the numbers probably are fractions of the image from 0 to 1"),
     "misread-boxes": (on_boxes(lambda box: [*box[:2], box[0] + box[2], box[1] + box[3]]),
-                      "at fault; the numbers probably are two corners (x1, y1, x2, y2), not width and height"),
+                      "faulty; the numbers probably are two corners (x1, y1, x2, y2), not width and height"),
 }  # fmt: skip
 # Formats that a fault of DOCUMENT_FAULTS or PICTURE_FAULTS is planted into, where that is not BOXED or FORMATS.
 CARRIERS = {
@@ -267,7 +267,7 @@ def test_image_of_two_splits_is_told_unless_they_are_folds(tmp_path: Path, form)
         problems = check_all([scene.target()._replace(name=name, group="g") for name in names]).problems
         assert [problem.kind for problem in problems] == ["shared-image"] * shared
         for problem in problems:
-            assert problem.finding == f"is in {names[0]} and in {names[1]}, as are 3 images in all"
+            assert problem.finding == f"is in {names[0]} and in {names[1]}; 3 images are in both"
 
 
 def test_every_kind_is_planted_into_every_format_or_excused():

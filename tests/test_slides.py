@@ -125,9 +125,9 @@ def test_16_bits_are_refused(tmp_path: Path, name: str):
 
 def test_what_is_no_slide_is_told_in_one_line(tmp_path: Path):
     for name, content, message in (
-        ("a.txt", b"", "not a file name of a slide"),
-        ("a.svs", b"", "not a whole slide"),
-        ("a.kfb", b"x" * 500, "not a whole slide"),
+        ("a.txt", b"", "not the file name of a slide"),
+        ("a.svs", b"", "not a complete slide"),
+        ("a.kfb", b"x" * 500, "not a complete slide"),
     ):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(UserError, match=rf"{name}: {message}"):

@@ -184,7 +184,7 @@ def test_a_pool_keeps_the_radius_of_center_labels(slides: Path):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("train=0.7,val=0.2", "the sum is 0.9"),
+        ("train=0.7,val=0.2", "the shares sum to 0.9"),
         ("train=0.7,train=0.3", "train is given twice"),
         ("train=0.7,val", "'val' is not NAME=SHARE"),
         ("train=1.5,val=-0.5", "'train=1.5' is not"),
@@ -200,11 +200,11 @@ def test_ratios_that_cannot_be_used_are_told(text, expected):
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (("--dataset", "{data}:a", "--ratios", "train=0.7,val=0.2", "--output", "{slides}/out"), "the sum is 0.9"),
+        (("--dataset", "{data}:a", "--ratios", "train=0.7,val=0.2", "--output", "{slides}/out"), "shares sum to 0.9"),
         (("--dataset", "{data}:c", "--folds", "2", "--output", "{slides}/out"), "no split 'c'"),
         (("--dataset", "bccd_trian", "--folds", "2", "--output", "{slides}/out"), "did you mean bccd_train?"),
         (("--dataset", "{data}:a", "{data}:a", "--folds", "2", "--output", "{slides}/out"), "share no image"),
-        (("--dataset", "{data}:a", "--folds", "1", "--output", "{slides}/out"), "ask for 2 or more"),
+        (("--dataset", "{data}:a", "--folds", "1", "--output", "{slides}/out"), "write 2 or more"),
         (("--dataset", "{data}:a", "--folds", "900", "--output", "{slides}/out"), "ask for at most"),
         (("--dataset", "{data}:a", "--folds", "2", "--output", "{slides}/images"), "exists already"),
         (("--dataset", "{data}:a", "--ratios", "a=0.5,b=0.5", "--output", "{slides}/out", "--name", "slides"),
@@ -228,5 +228,5 @@ def test_a_mistake_ends_the_real_command_with_status_2(slides: Path):
     done = command("tools/split_dataset.py", "--dataset", f"{slides}/data.yaml:a", "--ratios", "train=0.7,val=0.2",
                    "--output", slides / "out")  # fmt: skip
     assert done.returncode == 2
-    assert done.stderr.strip() == "error: --ratios train=0.7,val=0.2: the sum is 0.9; shares have the sum 1"
+    assert done.stderr.strip() == "error: --ratios train=0.7,val=0.2: the shares sum to 0.9; they must sum to 1"
     assert listing(slides) == before

@@ -18,12 +18,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("datasets", nargs="+", metavar="NAME", help="splits: registered names or FILE.yaml:SPLIT")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR")
     parser.add_argument("--within", action="store_true", help="report overlapping images of one split too")
-    parser.add_argument("--only", nargs="+", choices=AUDITS, default=AUDITS, help="of the audits (default: all)")
+    parser.add_argument("--only", nargs="+", choices=AUDITS, default=AUDITS, help="audits to run (default: all)")
     parser.add_argument("--lines", type="count", default=24, metavar="N", help="print the worst N of each (default 24)")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Look, then write; returns the status."""
+    """Run the audits, then write the findings; returns the exit code."""
     from cervical_d2.curation.audits.audit import audit, report
     from cervical_d2.datasets.registry import each_split
     from cervical_d2.files import check_output
@@ -31,11 +31,11 @@ def run(args: argparse.Namespace) -> int:
 
     check_output(args.output, COMMAND)
     names = each_split(args.datasets)
-    found = audit(names, args.only, args.within)
-    for line in report(found, args.lines):
+    findings = audit(names, args.only, args.within)
+    for line in report(findings, args.lines):
         print(line)
-    print("written:", ", ".join(str(path) for path in write_audit(found, names, args.output)))
-    return EXIT_FOUND if any(found.values()) else 0
+    print("written:", ", ".join(str(path) for path in write_audit(findings, names, args.output)))
+    return EXIT_FOUND if any(findings.values()) else 0
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Find the faults of a data set: in its annotations, its images and every pixel of them.
+"""Find the faults of a data set: in its annotations, its images and all of their pixels.
 
 cervical-d2 check --dataset bccd            # all its splits; for one: bccd_train, FILE.yaml:SPLIT or NAME@MAP
 cervical-d2 check --format coco --images DIR --annotations FILE
@@ -14,13 +14,13 @@ from pathlib import Path
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--dataset", nargs="+", metavar="NAME", help="registered, or described by a YAML file")
-    what.add_argument("--format", metavar="F", help="of files that no data set describes: coco, voc, ...")
+    what.add_argument("--format", metavar="F", help="format of files that no data set describes: coco, voc, ...")
     parser.add_argument("--annotations", type=Path, metavar="PATH", help="with --format: the file or folder")
-    parser.add_argument("--images", type=Path, metavar="DIR", help="with --format; without it no image is looked at")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="with --format; without it no image is opened")
     parser.add_argument("--subset", type=Path, metavar="FILE", help="with --format: a list of the stems to read")
-    parser.add_argument("--classes", metavar="A,B", help="with --format: the classes there ought to be")
-    parser.add_argument("--drop-invalid", type=Path, metavar="OUTPUT", help="write a copy without what is faulty")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write what was found for a program to read")
+    parser.add_argument("--classes", metavar="A,B", help="with --format: the expected classes")
+    parser.add_argument("--drop-invalid", type=Path, metavar="OUTPUT", help="write a copy without the faults")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the problems as JSON")
 
 
 def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
@@ -31,7 +31,7 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Check, print, write what is asked for."""
+    """Check, print the problems, write the requested files."""
     from cervical_d2.curation import inspection
     from cervical_d2.datasets.formats import Source
 

@@ -1,4 +1,4 @@
-"""The command line: one table of commands, and the one way in which each of them is started.
+"""The command line: one table of commands, and one way to start each of them.
 
 A command is a module of this folder with a docstring (its help), `add_arguments(parser)`, `run(args)`, which returns an
 exit code or None for 0, and `check(parser, args)` where arguments depend on each other. It imports torch and this

@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Read, cluster, tell; the pictures are written last."""
+    """Read, cluster, print; the pictures are written last."""
     from cervical_d2.anchors.study import Clustering, boxes_of_file, boxes_of_split, study_anchors
     from cervical_d2.config import load_config
     from cervical_d2.files import check_output

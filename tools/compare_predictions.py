@@ -12,8 +12,10 @@ from pathlib import Path
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("files", nargs=2, type=Path, metavar="FILE.json", help="COCO results, of any tool")
     parser.add_argument("--dataset", required=True, metavar="NAME", help="a split, NAME@MAP or FILE.yaml:SPLIT")
-    parser.add_argument("--figure", default="coco/mAP", help="the one that decides (default coco/mAP)")
-    parser.add_argument("--score", type="share", default=0.5, help="where one threshold counts (default 0.5)")
+    parser.add_argument("--figure", default="coco/mAP", help="the figure that decides (default coco/mAP)")
+    parser.add_argument(
+        "--score", type="share", default=0.5, help="score threshold of figures at one threshold (default 0.5)"
+    )
     parser.add_argument(
         "--samples", type="natural", default=1000, help="resamples of the images or slides (default 1000)"
     )
@@ -24,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Read both, compare, tell."""
+    """Read both predictions, compare them, print the result."""
     from cervical_d2.datasets.registry import resolve
     from cervical_d2.errors import UserError
     from cervical_d2.evaluation.analysis import Analysis

@@ -20,7 +20,7 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Read all, tell, draw."""
+    """Read the runs, print the comparison, draw the curves."""
     from cervical_d2.engine.run_folder import RunFolder
     from cervical_d2.evaluation.loading import told_apart
     from cervical_d2.files import check_file, write_bytes

@@ -17,11 +17,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("target", type=Path, metavar="DST", help="the checkpoint to write, .pth")
     parser.add_argument("--backbone-only", action="store_true", help="the ResNet alone: no pyramid, no heads")
     parser.add_argument("--overwrite", action="store_true", help="replace DST, if it exists")
-    told = parser.add_argument_group("what a file does not always tell")
+    unstated = parser.add_argument_group("what a file does not always state")
     styles = ("pytorch", "caffe", "resnext")
-    told.add_argument("--style", default="", choices=styles, help="RGB, stride in the 3x3; BGR, in the 1x1; BGR, 3x3")
-    told.add_argument("--bn-eps", type="share", help="what its BatchNorm added to the variance, 0 or 1e-5")
-    told.add_argument("--mmdet2", action="store_true", help="it is of mmdetection 2.x, whatever its metadata says")
+    unstated.add_argument(
+        "--style", default="", choices=styles, help="RGB, stride in the 3x3; BGR, in the 1x1; BGR, 3x3"
+    )
+    unstated.add_argument("--bn-eps", type="share", help="what its BatchNorm added to the variance, 0 or 1e-5")
+    unstated.add_argument("--mmdet2", action="store_true", help="read it as mmdetection 2.x, against its metadata")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -18,20 +18,20 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dataset", help="a registered split, or FILE.yaml:SPLIT; instead of the next five")
-    parser.add_argument("--from", dest="source", metavar="FORMAT", help="of --annotations")
+    parser.add_argument("--from", dest="source", metavar="FORMAT", help="format of --annotations")
     parser.add_argument("--annotations", type=Path, metavar="PATH", help="a file (coco, csv) or a folder (the others)")
-    parser.add_argument("--images", type=Path, metavar="DIR", help="needed where the annotations hold no sizes")
-    parser.add_argument("--subset", type=Path, metavar="FILE", help="a list of the images to read, one a line")
-    parser.add_argument("--classes", metavar="A,B,...", help="in this order; by default those of the files")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="needed if the annotations give no image sizes")
+    parser.add_argument("--subset", type=Path, metavar="FILE", help="a list of the images to read, one per line")
+    parser.add_argument("--classes", metavar="A,B,...", help="classes in this order (default: those of the files)")
     parser.add_argument("--label-map", metavar="MAP", help="bethesda, abnormal or a YAML file")
     parser.add_argument("--drop-invalid", action="store_true", help="leave out what the checks refuse, clip the rest")
     parser.add_argument("--update", type=Path, metavar="OLD.json", help="the version that these annotations correct")
-    parser.add_argument("--to", default="coco", metavar="FORMAT", help="by default coco")
+    parser.add_argument("--to", default="coco", metavar="FORMAT", help="format of --output (default coco)")
     parser.add_argument("--output", type=Path, required=True, metavar="PATH", help="must not exist")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Read, tell what is wrong and what does not fit, write, say how much."""
+    """Read, print the faults, write, print what was lost and the counts."""
     from cervical_d2.curation import conversion
 
     form = conversion.writer_of(args.to, args.output)

@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Build on the CPU, count, tell."""
+    """Build the model on the CPU, count, print."""
     from cervical_d2.config import load_config, set_num_classes
     from cervical_d2.datasets.registry import class_names, resolve_all
     from cervical_d2.engine.parameters import parameter_table, trainable

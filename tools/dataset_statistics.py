@@ -15,11 +15,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--opts", nargs="+", default=[], metavar="KEY VALUE", help="overrides of config keys")
     parser.add_argument("--pixels", action="store_true", help="read the images: mean and std of their channels")
     scale = ("auto", "linear", "log")
-    parser.add_argument("--scale", choices=scale, default="auto", help="of the classes' bars (default auto)")
+    parser.add_argument("--scale", choices=scale, default="auto", help="axis of the class counts (default auto)")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Study all splits, then write: nothing is written for a mistake."""
+    """Compute everything, then write: after a mistake nothing is written."""
     from cervical_d2.config import load_config
     from cervical_d2.datasets.registry import each_split, resolve_all
     from cervical_d2.files import check_output

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 
 class Fixup(NamedTuple):
-    """In detectron2/`file`, `old` stands as a whole word `times` times and becomes `new`."""
+    """Replace `old`, a whole word that occurs `times` times in detectron2/`file`, by `new`."""
 
     file: str
     old: str
@@ -31,7 +31,7 @@ SET_FAST_EVAL = "self._output_dir = output_dir\n        self._use_fast_impl = us
 EXPORT_CAFFE2 = "\nfrom .api import *"
 EXPORT_CAFFE2_IF_THERE = "\ntry:\n    from .api import *\nexcept ImportError:\n    pass"
 
-# A leading newline in `old` passes over upstream main, where the same import stands indented inside a try.
+# A leading newline in `old` skips upstream main, where the same import is indented inside a try.
 FIXUPS = (
     Fixup("data/transforms/transform.py", "Image.LINEAR", "Image.BILINEAR", 1),  # gone from Pillow 10
     # Python 3.11 draws no samples from a set.
@@ -80,7 +80,7 @@ def __getattr__(name):
 
 
 class FixupError(Exception):
-    """A text of the table was not found as often as the table says."""
+    """A text in the table does not occur as often as the table says."""
 
 
 def apply_fixups(package: Path, fixups: Sequence[Fixup] = FIXUPS, strict: bool = True) -> int:

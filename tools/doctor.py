@@ -22,7 +22,7 @@ CUDA = "install the torch build that fits this GPU and its driver (https://pytor
 
 
 class Check(NamedTuple):
-    """`find` returns what it found or raises; then `cure` tells what to do."""
+    """`find` returns what it found or raises; then `cure` says what to do."""
 
     name: str
     find: Callable[[], str]

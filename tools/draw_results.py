@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Find out the split, draw, say where."""
+    """Determine the split, draw, print the path."""
     from cervical_d2.datasets.registry import resolve
     from cervical_d2.engine.run_folder import RunFolder
     from cervical_d2.report.pictures import draw_results

@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> None:
     check_file(numbers, ".json", args.overwrite)
     cfg = load_config(args.config_file, args.opts)
     with told_in_one_line():
-        prepare(cfg, resume=True)  # whatever OUTPUT_DIR holds: nothing is written there
+        prepare(cfg, resume=True)  # any content of OUTPUT_DIR is fine: nothing is written there
         seed_all_rng(cfg.SEED)
         trainer = Trainer(cfg)
         trainer.resume_or_load(resume=False)

@@ -60,14 +60,14 @@ print(label, "in", detectron2.__path__[0])
 
 
 class InstallError(Exception):
-    """Something that the user can put right, in one line."""
+    """An error that the user can fix, in one line."""
 
 
 class StepError(Exception):
     """A command failed; the message names it and `output` holds all that it printed."""
 
     def __init__(self, step: str, output: str) -> None:
-        super().__init__(f"`{step}` failed; what it printed stands above")
+        super().__init__(f"`{step}` failed; its output is above")
         self.output = output
 
 
@@ -151,7 +151,7 @@ def check_out(location: str, revision: str, scratch: Path) -> tuple[Path, str]:
             raise InstallError(f"--source {location}: {last_line(error.output)}") from None
         named = tree
     if not (tree / "detectron2" / "__init__.py").is_file():
-        raise InstallError(f"--source {location}: no detectron2 checkout: has no detectron2/__init__.py")
+        raise InstallError(f"--source {location}: not a detectron2 checkout: it has no detectron2/__init__.py")
     try:
         # Not git -C: in an unpacked archive it would find a repository around the folder.
         git_dir = f"--git-dir={named / '.git'}"
@@ -202,7 +202,7 @@ def install(args: argparse.Namespace) -> None:
     source = split_source(args.source) if args.source else None
     if not args.force:
         with contextlib.suppress(StepError):
-            print(f"detectron2 {probe()} works: nothing to do (--force installs it anew)")
+            print(f"detectron2 {probe()} works: nothing to do (--force reinstalls it)")
             return
     check_prerequisites(args)
     with tempfile.TemporaryDirectory() as folder:

@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Predict, then write: nothing is written before the inputs have been found good. Returns the status."""
+    """Predict, then write: nothing is written before all inputs are checked. Returns the exit code."""
     from cervical_d2.errors import EXIT_OK, EXIT_USER
     from cervical_d2.files import check_output
     from cervical_d2.inference.batch import COMMAND, check_apart, find_images, predict_images

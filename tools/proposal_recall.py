@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """One table for each checkpoint."""
+    """Print one table for each checkpoint."""
     from cervical_d2.datasets.registry import resolve
     from cervical_d2.evaluation.proposals import proposal_recall, recall_table
     from cervical_d2.inference.detector import Detector

@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Find out the split, evaluate, write, say where."""
+    """Determine the split, evaluate, write, print the path."""
     from cervical_d2.datasets.registry import resolve
     from cervical_d2.engine.run_folder import RunFolder
     from cervical_d2.errors import UserError

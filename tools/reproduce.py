@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> None:
     try:
         run_jobs(todo, task.done, train, lambda line: print(line, flush=True))
     except UserError as error:
-        failed = error  # told last: the table of the others comes first
+        failed = error  # raised last: the table of the other rows comes first
     reached, told = report()
     print(told)
     if first := {job.experiment.row.label: job for job in todo if job.seed == 0 and task.done(job)}:

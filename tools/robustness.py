@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Nothing is written before the inputs have been found good."""
+    """Nothing is written before all inputs are checked."""
     from cervical_d2.data.build import records_of
     from cervical_d2.datasets.registry import resolve
     from cervical_d2.evaluation.ground_truth import open_split

@@ -14,19 +14,19 @@ from pathlib import Path
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dataset", nargs="+", required=True, metavar="NAME", help="pooled: names or FILE.yaml:SPLIT")
     how = parser.add_mutually_exclusive_group(required=True)
-    how.add_argument("--ratios", metavar="NAME=SHARE,...", help="splits and their shares, with the sum 1")
+    how.add_argument("--ratios", metavar="NAME=SHARE,...", help="splits and their shares, which sum to 1")
     how.add_argument("--folds", type="natural", metavar="K", help="K equal parts, each once for validation")
     parser.add_argument("--seed", type="count", default=0, help="the same seed gives the same files (default 0)")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="a new folder")
-    parser.add_argument("--name", help="of the new data set; by default the folder's")
+    parser.add_argument("--name", help="name of the new data set (default: the folder's name)")
     parser.add_argument(
-        "--together", type=Path, metavar="AUDIT.JSON", help="never part the overlapping images it lists"
+        "--together", type=Path, metavar="AUDIT.JSON", help="keep the overlapping images it lists in one split"
     )
     parser.add_argument("--random", type="count", default=0, metavar="N", help="compare with N random divisions")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Divide, write, print what came out."""
+    """Divide, write, print the table."""
     from cervical_d2.curation.pooling import pool
     from cervical_d2.curation.split_files import (
         check_numbers,

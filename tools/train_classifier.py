@@ -60,7 +60,7 @@ def work(args: argparse.Namespace) -> None:
 
 
 def run_all(args: argparse.Namespace) -> None:
-    """Every fold in a process of its own, and what they say together after each."""
+    """Every fold in a process of its own, and the summary after each."""
     from cervical_d2.config import load_config
     from cervical_d2.engine.cross_validation import parts_of, run_parts
     from cervical_d2.engine.processes.launch import place_from

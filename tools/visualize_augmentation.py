@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Read or draw an image, draw the sheet, time if asked to."""
+    """Read or draw an image, draw the sheet, measure the time if requested."""
     import cv2
     import numpy as np
 

@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Draw, say where."""
+    """Draw, print the path."""
     from cervical_d2.config import load_config
     from cervical_d2.datasets.registry import resolve
     from cervical_d2.report.training_samples import draw_training_samples, draw_truth
@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> None:
     dataset = resolve(args.name)
     if args.config_file or args.opts:
         cfg = load_config(args.config_file, args.opts)
-        # A negative SEED is drawn anew by each training, so that any is as true as another.
+        # With a negative SEED each training draws its own, so any value will do.
         cfg.SEED = max(cfg.SEED, 0) if args.seed is None else args.seed
         files = draw_training_samples(dataset, args.output, cfg, args.count, args.draws, labels=not args.no_labels)
     else:

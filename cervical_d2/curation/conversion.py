@@ -1,6 +1,6 @@
-"""From one format of annotations to another: everything that the other can hold, and a word on all that it cannot.
+"""Conversion between annotation formats: everything that the target can hold, and a line on all that it cannot.
 
-A box without area or beyond its image is data to hand on, so that the checks tell of it, but take nothing away.
+A box without area or beyond its image is kept: the checks report it but remove nothing.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +21,7 @@ from cervical_d2.files import refuse_existing
 
 
 class Reading(NamedTuple):
-    """What is converted: the document, the format that it stood in, and what to tell of it."""
+    """What is converted: the document, its original format, and warnings."""
 
     document: Document
     form: Format
@@ -29,10 +29,10 @@ class Reading(NamedTuple):
 
 
 class Loss(NamedTuple):
-    """How often a document uses a feature, and what becomes of it (with the number as {}) where it cannot be held."""
+    """The `count` of a feature in a document, and the `message` (with the count as {}) if it is lost."""
 
     count: Callable[[Document], int]
-    told: str
+    message: str
 
 
 def _annotations(test: Callable[[Record], object]) -> Callable[[Document], int]:
@@ -44,22 +44,22 @@ def _images(test: Callable[[Document, Record], object]) -> Callable[[Document], 
 
 
 def _unlisted(document: Document) -> int:
-    """How many classes there are, 0 if they are those of the boxes in the order of the boxes."""
+    """The number of classes; 0 if they are exactly those of the boxes, in that order."""
     seen = dict.fromkeys(a["category"] for record in document.records for a in record["annotations"])
     return len(document.classes) if [name for name in seen if name is not None] != document.classes else 0
 
 
 def _group_differs(document: Document, record: Record) -> bool:
-    """An image that is a group of its own has lost nothing without it."""
+    """Whether the image has a group other than itself."""
     return record.get("group_id") not in (None, PurePath(document.stem(record)).name)
 
 
 LOSSES = {
-    "image ids": Loss(_images(lambda d, r: r["image_id"] != d.stem(r)), "{} images are known by their names alone"),
-    "image sizes": Loss(_images(lambda d, r: True), "{} images have to be opened for theirs"),
+    "image ids": Loss(_images(lambda d, r: r["image_id"] != d.stem(r)), "{} images are identified by their names only"),
+    "image sizes": Loss(_images(lambda d, r: True), "{} images must be opened to read their sizes"),
     "group ids": Loss(_images(_group_differs), "{} images lose their slide or patient"),
     "empty images": Loss(_images(lambda d, r: not r["annotations"]), "{} images without annotations are left out"),
-    "class list": Loss(_unlisted, "the order of the {} classes, and those without a box, are lost"),
+    "class list": Loss(_unlisted, "the order of the {} classes, and classes without a box, are lost"),
     "annotation ids": Loss(_annotations(lambda a: isinstance(a["id"], int)), "{} annotations lose their numbers"),
     "crowds": Loss(_annotations(lambda a: a["iscrowd"] and not a.get("ignore")), "{} crowds become plain boxes"),
     "ignore regions": Loss(_annotations(lambda a: a.get("ignore")), "{} regions are left out"),
@@ -68,12 +68,12 @@ LOSSES = {
     "repeated boxes": Loss(lambda d: sum(len(list(repeated(r))) for r in d.records), "{} boxes are left out"),
     "scores": Loss(_annotations(lambda a: "score" in a), "{} annotations lose their score"),
     "areas": Loss(_annotations(lambda a: "area" in a), "{} areas become width times height"),
-    "info": Loss(lambda d: int(bool(d.info)), "what the set says of itself is lost"),
+    "info": Loss(lambda d: int(bool(d.info)), "the description, version and license are lost"),
 }
 
 
 def read_dataset(name: str, *, drop_invalid: bool = False) -> Reading:
-    """The registered split `name`, or FILE.yaml:SPLIT; its boxes as the files have them. Raises `UserError`."""
+    """The registered split `name`, or FILE.yaml:SPLIT, with its boxes as in the files. Raises `UserError`."""
     definition = definition_of(resolve(name))
     split = read_split(definition, check=False)
     return _reading(split.document, split.problems, format_of(definition.format), drop_invalid)
@@ -87,7 +87,7 @@ def read_files(
     label_map: str | None = None,
     drop_invalid: bool = False,
 ) -> Reading:
-    """Files that no data set describes; `classes` empty: those of the files. Raises `UserError`."""
+    """Files that no data set describes; `classes` empty: the classes of the files. Raises `UserError`."""
     form = format_of(format_name)
     table = ClassTable(classes, "--classes") if classes else None
     source = source._replace(classes=table)
@@ -98,55 +98,55 @@ def read_files(
 
 
 def _reading(document: Document, problems: Problems, form: Format, drop_invalid: bool) -> Reading:
-    """Raises `UserError` with the first error, unless what is wrong is left out."""
+    """Raises `UserError` with the first error, unless faults are left out."""
     usable = _usable(document, form.unit, problems)
     if drop_invalid:
         document = document._replace(records=usable)
     elif problems.of("error"):
         problems.settle()
     warnings = list(problems.lines("error", "warning"))
-    # Ids that the format has not were made by its reader, for messages.
+    # If the format has no ids, its reader made them for messages.
     made = {"image ids", "annotation ids"} - form.holds
     return Reading(fitted(document, frozenset(LOSSES) - made), form, warnings)
 
 
 def _usable(document: Document, unit: str, problems: Problems) -> list[Record]:
-    """What is left of copies of the records after the checks; centers, which need no size here, stay as they are."""
+    """Copies of the records that pass the checks; centers need no size here and stay as they are."""
     copies = [
         record | {"annotations": [a | {"bbox": box_of(a), "original": a} for a in record["annotations"]]}
         for record in document.records
     ]
     kept = check_records(copies, problems, unit, document.images)
     for record in kept:
-        record["annotations"] = [_mended(annotation) for annotation in record["annotations"]]
+        record["annotations"] = [_repaired(annotation) for annotation in record["annotations"]]
     return kept
 
 
 def box_of(annotation: Record) -> list[float]:
-    """Its box, XYXY in pixels; for a bare center one of 2 px, the least that the checks let pass."""
+    """The box of `annotation`, XYXY in pixels; for a bare center a box of 2 px, which passes the checks."""
     if "bbox" in annotation:
         return annotation["bbox"]
     x, y = annotation["point"]
     return [x - 1, y - 1, x + 1, y + 1]
 
 
-def _mended(copy: Record) -> Record:
+def _repaired(copy: Record) -> Record:
     original = copy["original"]
     return original | ({"bbox": copy["bbox"], "bbox_mode": BoxMode.XYXY_ABS} if "bbox" in original else {})
 
 
 def losses(reading: Reading, holds: frozenset[str]) -> Iterator[str]:
-    """A line for each feature that the document uses and a format that `holds` so much cannot keep."""
+    """A line for each feature that the document uses and that is not in `holds`."""
     for feature, loss in LOSSES.items():
-        # Sizes that the reader took from the images' headers were not in the files.
+        # Sizes that the reader took from image headers were not in the files.
         wanted = feature not in holds and (feature != "image sizes" or feature in reading.form.holds)
         count = loss.count(reading.document) if wanted else 0
         if count:
-            yield f"{feature}: {loss.told.format(count)}"
+            yield f"{feature}: {loss.message.format(count)}"
 
 
 def fitted(document: Document, holds: frozenset[str]) -> Document:
-    """A copy of `document` without all that is not in `holds`."""
+    """A copy of `document` with only the features in `holds`."""
     records = []
     for record in document.records:
         again = set() if "repeated boxes" in holds else {id(a) for a in repeated(record)}
@@ -182,7 +182,7 @@ def _fitted(annotation: Record, holds: frozenset[str]) -> Record:
 
 
 def repeated(record: Record) -> Iterator[Record]:
-    """The annotations of the same class and box as one before."""
+    """The annotations with the same class and box as an earlier one."""
     seen = set()
     for annotation in record["annotations"]:
         key = (annotation["category"], *map(tidy, box_of(annotation)))
@@ -192,24 +192,24 @@ def repeated(record: Record) -> Iterator[Record]:
 
 
 def writer_of(format_name: str, output: Path) -> Format:
-    """The format, ready to be written to `output`.
+    """The format to write to `output`.
 
     Raises:
-        UserError: it cannot be written, or there is something at `output`.
+        UserError: the format cannot be written, or `output` exists.
     """
     form = format_of(format_name)
     if form.write is None:
         able = [name for name in FORMATS if format_of(name).write]
-        raise UserError(f"format {format_name!r} is read, but not written; there are {', '.join(able)}")
+        raise UserError(f"format {format_name!r} can be read, but not written; choose from {', '.join(able)}")
     refuse_existing(output)
     return form
 
 
 def write(reading: Reading, form: Format, output: Path) -> str:
-    """Write what `form` holds to `output`; returns a line that says how much that was. Raises `UserError`."""
+    """Write what `form` can hold to `output`; returns a line with the counts. Raises `UserError`."""
     document = fitted(reading.document, form.holds)
     if not document.records:
-        raise UserError(f"{output}: no image is left to write; see what was left out")
+        raise UserError(f"{output}: no image is left to write; check what was left out")
     try:
         assert form.write is not None  # writer_of
         form.write(document, output)

@@ -1,4 +1,4 @@
-"""Corrected annotations back into their data set, as its next version, with a count of what was changed.
+"""Merges corrected annotations into their data set as its next version, and counts the changes.
 
 N old and M new annotations of one image; boxes are XYXY in pixels.
 """
@@ -17,20 +17,20 @@ from detectron2.structures import Boxes, pairwise_iou
 from cervical_d2.curation.conversion import Reading, box_of
 from cervical_d2.datasets.formats import Document, Record
 
-SAME_OBJECT = 0.5  # IoU from which two boxes without a common id are one object
+SAME_OBJECT = 0.5  # least IoU of two boxes of one object that share no id
 UNMOVED = 0.006  # px: QuPath rounds to hundredths
 IGNORED = "(ignored)"
 COLUMNS = ("before", "added", "removed", "relabeled from", "relabeled to", "after", "moved")
 
 Changes = dict[str, Counter[str]]
-"""For each class how many annotations there are in each of `COLUMNS`; before + added - removed - from + to = after."""
+"""For each class the number of annotations in each of `COLUMNS`; before + added - removed - from + to = after."""
 
 
 def corrected(old: Document, new: Document) -> tuple[Document, Changes]:
-    """`old` with the annotations of `new` in the images that `new` has; images that `old` has not are added.
+    """`old` with the annotations of `new` in the images that `new` has; images that `old` lacks are added.
 
-    An annotation is the same one by its id, else by an IoU of 0.5 or more; it keeps its id, and its box to the last
-    digit if it was not moved.
+    Annotations are matched by id, else by an IoU of 0.5 or more. A matched one keeps its id, and its exact box if it
+    was not moved.
     """
     by_stem = {new.stem(record): record for record in new.records}
     changes: Changes = {name: Counter() for name in old.classes}
@@ -53,14 +53,14 @@ def corrected(old: Document, new: Document) -> tuple[Document, Changes]:
 
 
 def update(old: Reading, new: Reading, path: Path) -> tuple[Reading, list[str]]:
-    """What the next version of the COCO file `path`, read as `old`, is to hold; and the changes as lines of a table."""
+    """The next version of the COCO file `path`, read as `old`, and the changes as lines of a table."""
     document, changes = corrected(old.document, new.document)
     document = document._replace(info=_next_info(document.info, path, changes))
     return Reading(document, old.form, old.warnings + new.warnings), list(_table(changes))
 
 
 def _next_info(info: Record | None, path: Path, changes: Changes) -> Record:
-    """COCO's `info`, one version on."""
+    """COCO's `info` for the next version."""
     about = dict(info or {})
     try:
         version = int(float(about.get("version", 1)))
@@ -86,16 +86,16 @@ def _label(annotation: Record) -> str:
 
 
 def _merged(old: list[Record], new: list[Record], changes: Changes) -> Iterator[Record]:
-    """The annotations of one image as they are now, in the old order, then the added ones."""
+    """The annotations of one image after correction: the old ones in their order, then the added ones."""
     partner = _matches(old, new)
     for place, annotation in enumerate(old):
         if place in partner:
             yield _changed(annotation, new[partner[place]], changes)
         else:
             changes.setdefault(_label(annotation), Counter())["removed"] += 1
-    found = set(partner.values())
+    matched = set(partner.values())
     for place, annotation in enumerate(new):
-        if place not in found:
+        if place not in matched:
             changes.setdefault(_label(annotation), Counter())["added"] += 1
             yield annotation | {"id": None}
 
@@ -122,14 +122,14 @@ def _moved(old: Record, new: Record) -> bool:
 
 
 def _matches(old: list[Record], new: list[Record]) -> dict[int, int]:
-    """From places in `old` to places in `new`: by ids that are numbers, then by overlap, the greatest first."""
+    """From indices of `old` to indices of `new`: matched by numeric ids, then by overlap, the largest first."""
     places: dict[Any, list[int]] = defaultdict(list)
     for place, annotation in enumerate(old):
         places[annotation["id"]].append(place)
     partner: dict[int, int] = {}
     for place, annotation in enumerate(new):
         own = places[annotation["id"]] if isinstance(annotation["id"], int) else []
-        # The copy of an object may bear its id: the first of the two is it.
+        # A copy of an object may have its id: the first of the two is the match.
         if len(own) == 1:
             partner.setdefault(own[0], place)
     rest_old = [place for place in range(len(old)) if place not in partner]

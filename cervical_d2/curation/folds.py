@@ -1,6 +1,6 @@
-"""A classifier's data divided for a cross-validation, or into train, val and test, once and on disk.
+"""Divides a classifier's data for cross-validation, or into train, val and test, and writes the parts to disk.
 
-N images in G groups, none of which is divided; K classes, after the label maps.
+N images in G groups, which stay whole; K classes, after the label maps.
 """
 
 import json
@@ -21,11 +21,11 @@ from cervical_d2.datasets.registry import definition_of, name_and_maps, resolve,
 from cervical_d2.errors import UserError
 
 SHARES = {2: ("train", "test"), 3: ("train", "val", "test")}
-"""What two and three of `DATASETS.RATIOS` are of."""
+"""The splits that two and three `DATASETS.RATIOS` stand for."""
 
 
 class Part(NamedTuple):
-    """One training: `folder` below OUTPUT_DIR ("" is that itself), and the splits, as DATASETS.TRAIN and TEST."""
+    """One training: `folder` below OUTPUT_DIR ("" for OUTPUT_DIR itself), its splits for DATASETS.TRAIN and TEST."""
 
     folder: str
     train: tuple[str, ...]
@@ -33,8 +33,8 @@ class Part(NamedTuple):
 
 
 class Undivided(NamedTuple):
-    """What is divided: `plain` names of splits, whose classes balance the parts, so that these are the same under any
-    of the label `maps`; the classes after the maps, and their numbers `places` by that of a plain class."""
+    """The data to divide: `plain` split names, whose classes balance the parts, so the parts do not depend on the label
+    `maps`; the `classes` after the maps, and in `places` the id after the maps for each plain class."""
 
     plain: list[str]
     maps: list[str]
@@ -43,18 +43,18 @@ class Undivided(NamedTuple):
 
 
 def divide(cfg: CfgNode) -> list[Part]:
-    """The trainings that `cfg` asks for; one where nothing is to be divided.
+    """The trainings that `cfg` asks for; one if nothing is divided.
 
-    The parts are written into OUTPUT_DIR/splits, or found there and compared: they are a function of the images, their
-    classes and groups, and the config.
+    The parts are written into OUTPUT_DIR/splits, or compared with those already there: they depend only on the images,
+    their classes and groups, and the config.
 
     Raises:
-        UserError: data or settings that cannot be divided so, a class that is missing somewhere, or other parts there.
+        UserError: the data cannot be divided with these settings, a part lacks a class, or other parts exist there.
     """
     data = cfg.DATASETS
     if not data.FOLDS and not data.RATIOS:
         if data.LEAK_COPIES_ACROSS_SPLITS:
-            raise UserError("DATASETS.LEAK_COPIES_ACROSS_SPLITS needs parts to divide the copies into: FOLDS or RATIOS")
+            raise UserError("DATASETS.LEAK_COPIES_ACROSS_SPLITS needs FOLDS or RATIOS")
         return [Part("", tuple(data.TRAIN), tuple(data.TEST))]
     ratios = _ratios(cfg)
     source = _source(data.TRAIN)
@@ -87,23 +87,23 @@ def _ratios(cfg: CfgNode) -> dict[str, float]:
     positive = all(isinstance(share, int | float) and share > 0 for share in shares)
     if len(shares) not in SHARES or not positive or abs(sum(shares) - 1) > 1e-6:
         raise UserError(
-            f"DATASETS.RATIOS {shares}: write two or three positive shares of sum 1, such as (0.8, 0.1, 0.1)"
+            f"DATASETS.RATIOS {shares}: write two or three positive shares that sum to 1, such as (0.8, 0.1, 0.1)"
         )
     return dict(zip(SHARES[len(shares)], shares, strict=True))
 
 
 def _source(names: Sequence[str]) -> Undivided:
-    """Raises `UserError` for no name, or for label maps that differ."""
+    """Raises `UserError` if there is no name, or if the label maps differ."""
     if not names:
         raise UserError("DATASETS.TRAIN is empty; name the split to divide, for example herlev_all")
     plain, *maps = zip(*(_plain_and_maps(name) for name in names), strict=True)
     if len({*maps[0]}) > 1:
-        raise UserError(f"DATASETS.TRAIN {tuple(names)}: have one label map behind all of them, or none")
+        raise UserError(f"DATASETS.TRAIN {tuple(names)}: use the same label map for all of them, or none")
     table = definition_of(resolve(plain[0])).classes
     known = table.names
     for name in maps[0][0]:
         table = table.then(read_label_map(name))
-    places = np.array([table.index(name) for name in known], np.int64)  # negative: taken out by a map
+    places = np.array([table.index(name) for name in known], np.int64)  # negative: removed by a map
     return Undivided(list(plain), list(maps[0][0]), table.names, places)
 
 
@@ -113,21 +113,21 @@ def _plain_and_maps(name: str) -> tuple[str, tuple[str, ...]]:
 
 
 def _given(pooled: Pool, folds: int, where: str) -> Division | None:
-    """The folds that the files state, None where they state none; `where` is told.
+    """The folds given in the files, or None; `where` is named in errors.
 
     Raises:
-        UserError: some images have no fold, or there are others than `DATASETS.FOLDS`, or a group is in two.
+        UserError: some images have no fold, the number is not `DATASETS.FOLDS`, or a group is in two folds.
     """
     stated = [str(record.get("fold", "")) for record in pooled.records]
     if not folds or not any(stated):
         return None
     if "" in stated:
         file = pooled.files[stated.index("")]
-        raise UserError(f"{file}: has no fold, though others have; give one to every image, or to none")
+        raise UserError(f"{file}: has no fold, but others have; give one to every image, or to none")
     names = sorted({*stated}, key=lambda name: (len(name), name))  # 2 before 10
     if len(names) != folds:
         raise UserError(
-            f"{where}: states {len(names)} folds ({', '.join(names)}), DATASETS.FOLDS {folds}; make them equal"
+            f"{where}: has {len(names)} folds ({', '.join(names)}), but DATASETS.FOLDS is {folds}; make them equal"
         )
     number = np.array([names.index(name) for name in stated])
     chosen = np.full(len(pooled.counts), -1)
@@ -141,21 +141,23 @@ def _given(pooled: Pool, folds: int, where: str) -> Division | None:
 
 
 def _check(pooled: Pool, division: Division, source: Undivided) -> None:
-    """Raises `UserError` for a part without an image of some class; then what is trained on beside it has all too."""
-    label = np.array([-1 if (found := label_of(record)) is None else source.places[found] for record in pooled.records])
+    """Raises `UserError` if a part lacks a class. If none does, the union of other parts has all classes too."""
+    label = np.array([-1 if (own := label_of(record)) is None else source.places[own] for record in pooled.records])
     part = division.chosen[pooled.group]
-    cure = "use fewer parts, pool more data, or join rare classes by a label map; a slide or patient is never divided"
+    cure = (
+        "use fewer parts, pool more data, or merge rare classes with a label map; a slide or patient is never divided"
+    )
     for number, name in enumerate(division.ratios):
         counts = np.bincount(label[(part == number) & (label >= 0)], minlength=len(source.classes))
         check_classes(f"{', '.join(source.plain)}: {name}", counts, source.classes, cure)
 
 
 def _write(pooled: Pool, division: Division, output: Path, name: str, *, folds: bool) -> None:
-    """Write the parts into `output` as the data set `name`, or find the same there."""
+    """Write the parts into `output` as the data set `name`, unless the same parts are there."""
     if not output.exists():
         write_splits(pooled, division, output, re.sub(r"[^A-Za-z0-9_-]", "_", name), folds=folds)
         return
     for file, document in split_documents(pooled, division, folds=folds):
         path = output / f"{file}.json"
         if not path.is_file() or json.loads(path.read_bytes()) != json.loads(json.dumps(document)):
-            raise UserError(f"{path}: of other images, labels or DATASETS keys than now; choose another OUTPUT_DIR")
+            raise UserError(f"{path}: written for other images, labels or DATASETS keys; choose another OUTPUT_DIR")

@@ -1,4 +1,4 @@
-"""Finds all faults of data sets at once: the work of `cervical-d2 check`."""
+"""Finds all faults of data sets in one run, for `cervical-d2 check`."""
 
 import functools
 from collections import Counter, defaultdict
@@ -25,14 +25,14 @@ from cervical_d2.datasets.registry import definition_of, name_and_maps, splits_o
 from cervical_d2.errors import UserError
 from cervical_d2.files import refuse_existing, write_json
 
-OF_FOLDERS = ("yolo",)  # formats of all images of a folder, which cannot leave one out
+OF_FOLDERS = ("yolo",)  # formats that cannot leave out an image of their folder
 
 
 class Target(NamedTuple):
     """A split to check. Those of one `group` are splits of one data set.
 
-    `usable`: what is left of it without its faults, as it stands in its files: nothing placed around centers.
-    `whole`: all splits that share its images' folder are checked, so that an image that no annotation names is told.
+    `usable`: the split without its faults, as in its files: no boxes built around centers.
+    `whole`: all splits that share its image folder are checked, so images that no annotation names are reported.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Target(NamedTuple):
 
 
 class Checked(NamedTuple):
-    """A split after its check: how many images and boxes its files name; `read`: whether they could be read at all."""
+    """A split after its check: the numbers of images and boxes in its files; `read`: whether they could be read."""
 
     target: Target
     read: bool
@@ -58,18 +58,18 @@ class Checked(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What was read and what was found."""
+    """The checked splits and their problems."""
 
     splits: list[Checked]
     problems: Problems
 
     @property
     def clean(self) -> bool:
-        """Whether there is nothing but notes."""
+        """Whether there are only notes."""
         return len(self.problems.of("note")) == len(self.problems)
 
     def lines(self) -> Iterator[str]:
-        """A line a split, a line a problem, and counts by kind and by severity."""
+        """One line per split, one line per problem, and counts by kind and by severity."""
         yield from map(str, self.splits)
         for problem in self.problems:
             yield f"{problem.severity}: {problem}"
@@ -80,7 +80,7 @@ class Report(NamedTuple):
         yield f"{counts}; images: {images}, boxes: {boxes}"
 
     def as_dict(self) -> dict[str, Any]:
-        """The same for programs."""
+        """The same as a dict, for JSON."""
         splits = [
             {"name": split.target.name, "format": split.target.format, "images": split.images, "boxes": split.boxes}
             for split in self.splits
@@ -94,24 +94,24 @@ class Report(NamedTuple):
 
 
 def targets_named(names: Iterable[str]) -> list[Target]:
-    """The splits that `names` stand for, a data set's name for all of its splits; `UserError` for an unknown one."""
+    """The splits named by `names`; a data set's name means all of its splits. `UserError` for an unknown name."""
     splits = {split: "@".join(name_and_maps(split)[1:]) for split in splits_of(names)}
     chosen = [definition_of(split).place for split in splits]
     targets = []
     for split, label_map in splits.items():
-        found = definition_of(split)
-        sharing = [place for place in found.splits.values() if place.get("images") == found.place.get("images")]
-        read = functools.partial(read_split, found)
-        group, whole = f"{found.path}@{label_map}", all(any(place is one for one in chosen) for place in sharing)
+        known = definition_of(split)
+        sharing = [place for place in known.splits.values() if place.get("images") == known.place.get("images")]
+        read = functools.partial(read_split, known)
+        group, whole = f"{known.path}@{label_map}", all(any(place is one for one in chosen) for place in sharing)
         usable = functools.partial(conversion.read_dataset, split, drop_invalid=True)
-        targets.append(Target(split, found.format, source_of(found), read, usable, group, whole))
+        targets.append(Target(split, known.format, source_of(known), read, usable, group, whole))
     return targets
 
 
 def target_of_files(source: Source, format_name: str, classes: Sequence[str] = ()) -> Target:
-    """Files that no data set describes; without `classes` those that the files list are taken."""
+    """Files that no data set describes; without `classes` those in the files are used."""
     if format_name not in FORMATS:
-        raise UserError(f"format {format_name!r} is unknown; there are {', '.join(FORMATS)}")
+        raise UserError(f"unknown format {format_name!r}; choose from {', '.join(FORMATS)}")
     table = ClassTable(classes, "--classes") if classes else None
     source = source._replace(classes=table)
     read = functools.partial(read_source, source, format_name, table)
@@ -120,7 +120,7 @@ def target_of_files(source: Source, format_name: str, classes: Sequence[str] = (
 
 
 def check_all(targets: Iterable[Target]) -> Report:
-    """Read and check each of `targets`, every pixel of its images, and those of one group against each other."""
+    """Read and check each of `targets`, with every pixel, and compare the targets of one group with each other."""
     report, groups = Report([], Problems()), defaultdict(list)
     for target in targets:
         groups[target.group].append(target)
@@ -161,27 +161,27 @@ def _check_group(targets: Sequence[Target], report: Report) -> None:
 def _check_repeats(document: Document, unit: str, problems: Problems) -> None:
     for record in document.records:
         for annotation in conversion.repeated(record):
-            problems.add("repeated-box", place_of(record, annotation, unit), "the same box of the same class as before")
+            problems.add("repeated-box", place_of(record, annotation, unit), "repeats an earlier box of the same class")
 
 
 def _check_caches(targets: Sequence[Target], problems: Problems) -> None:
-    caches = {found for target in targets for found in stale_caches(target.source.annotations)}
+    caches = {cache for target in targets for cache in stale_caches(target.source.annotations)}
     for path, finding in sorted(caches):
         problems.add("stale-cache", str(path), finding)
 
 
 def _check_unnamed(named: Mapping[Path, set[str]], problems: Problems) -> None:
-    """Images of the folders that no annotation names, and of which nothing else was told."""
-    # A broken file of annotations names the image of its own stem.
-    told = {Path(problem.place.file).stem for problem in problems}
+    """Report images in the folders that no annotation names and that have no other problem."""
+    # A broken annotation file belongs to the image with its stem.
+    reported = {Path(problem.place.file).stem for problem in problems}
     for root, files in named.items():
         for name in ImageFolder(root).names():
-            if str(root / name) not in files and Path(name).stem not in told:
+            if str(root / name) not in files and Path(name).stem not in reported:
                 problems.add("unnamed-image", str(root / name), "no annotation names it")
 
 
 def refuse_outputs(report_file: Path | None, repaired: Path | None, targets: Sequence[Target]) -> None:
-    """Raises `UserError` if an output exists, or if a repaired copy of other than one split is asked for."""
+    """Raises `UserError` if an output exists, or if a repaired copy of several splits is requested."""
     for path in filter(None, (report_file, repaired)):
         refuse_existing(path)
     if repaired and len(targets) != 1:
@@ -195,13 +195,13 @@ def write_findings(report: Report, path: Path) -> None:
 
 
 def write_repaired(report: Report, path: Path) -> str:
-    """What is left of the one split of `report`, in its own format if that can hold it, else as COCO JSON.
+    """Write the split of `report` without its faults, in its own format if that can hold it, else as COCO JSON.
 
-    Returns a line that says what was written. Raises `UserError` if nothing could be read, or `path` exists.
+    Returns a line with the counts. Raises `UserError` if nothing could be read, or `path` exists.
     """
     (split,) = report.splits
     if not split.read:
-        raise UserError(f"{split.target.name}: could not be read, so that nothing of it can be written")
+        raise UserError(f"{split.target.name}: could not be read, so nothing can be written")
     reading, name = split.target.usable(), split.target.format
     document = reading.document._replace(records=_faultless(reading.document.records, report.problems))
     reading = reading._replace(document=document)
@@ -212,7 +212,7 @@ def write_repaired(report: Report, path: Path) -> str:
 
 
 def _faultless(records: Iterable[Record], problems: Problems) -> list[Record]:
-    """Copies of `records` without images that have a fault, centers that lack a size, and numbers given twice."""
+    """Copies of `records` without faulty images, centers without a size, and duplicate ids."""
     faulty = {problem.place.file for problem in problems if problem.severity != "note"}
     sized = any(problem.kind == "no-size" for problem in problems)
     ids: set[object] = set()

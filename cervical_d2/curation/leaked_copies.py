@@ -1,7 +1,7 @@
-"""The published order of 3cDe-Net: augment first, divide the copies afterwards.
+"""The published order of 3cDe-Net: augment first, then divide the copies.
 
-Rotated copies of one cell are then in training and in test, so that figures are those of cells that were learned by
-heart. It is here to measure how much that flatters, and for nothing else.
+Rotated copies of one cell are then in both training and test, so the figures are those of memorized cells. Use this
+only to measure how much that raises the figures.
 """
 
 import json
@@ -35,17 +35,17 @@ SETTINGS = (
     "INPUT.RANDOM_ROTATION",
     "INPUT.RANDOM_TRANSLATION",
 )
-"""What the copies depend on."""
+"""The config keys that the copies depend on."""
 
 
 def leaked_copies(cfg: CfgNode, plain: Sequence[str], places: np.ndarray) -> str:
-    """Write OUTPUT_DIR/leaked_copies, a folder a class, unless it is there; its name for DATASETS.TRAIN.
+    """Write OUTPUT_DIR/leaked_copies, one folder per class, unless it exists; returns its name for DATASETS.TRAIN.
 
-    Of an image of class k there are `DATALOADER.CLASS_REPEATS[k]`, the first as it is, the others turned and shifted
-    as training would. `plain` are the splits, `places` the numbers after the label maps of their classes.
+    An image of class k gets `DATALOADER.CLASS_REPEATS[k]` copies: the first unchanged, the others rotated and shifted
+    as in training. `plain` are the splits, `places` the class ids after the label maps.
 
     Raises:
-        UserError: no repeats, or nothing that could make copies differ.
+        UserError: no repeats are set, or no augmentation that makes the copies differ.
     """
     classes = class_names(list(map(resolve, cfg.DATASETS.TRAIN)))
     times = by_class(cfg.DATALOADER.CLASS_REPEATS, "DATALOADER.CLASS_REPEATS", classes, 0)

@@ -1,4 +1,4 @@
-"""All images of some data sets as one pool of groups, none of which may be divided."""
+"""Pools the images of several data sets into groups that must stay whole."""
 
 import json
 import os
@@ -28,10 +28,11 @@ class Pool(NamedTuple):
 
 
 def pool(datasets: Sequence[str], audit: Path | None = None) -> Pool:
-    """The images of `datasets` (registered names or FILE.yaml:SPLIT) together, in an order of their own.
+    """The images of `datasets` (registered names or FILE.yaml:SPLIT) together, sorted by file.
 
-    A group is what has one `group_id`; an image without is its own. `audit`: an audit.json, whose overlapping images
-    are of one group too, and so on from image to image.
+    Images with the same `group_id` form a group; an image without one is its own group. `audit`: an audit.json;
+    images that overlap, directly or through others, join one group too.
+
     Raises:
         UserError: an unknown name, differing classes, no image, one image in two data sets, or no such audit.
     """
@@ -44,7 +45,7 @@ def pool(datasets: Sequence[str], audit: Path | None = None) -> Pool:
             file = os.path.abspath(record["file_name"])
             if file in records:
                 raise UserError(f"{file}: is in {source[file]} and in {name}; pool data sets that share no image")
-            # Absolute, as `root` is: names that depend on the working folder would be written beside it.
+            # Absolute, like `root`: relative names would depend on the working folder.
             source[file], records[file] = name, record | {"file_name": file}
     if not records:
         raise UserError(f"{', '.join(datasets)}: no image; check the data set's paths")
@@ -64,12 +65,12 @@ def _group(record: Record, file: str) -> str:
 
 
 def _known_overlaps(audit: Path, files: Mapping[str, str]) -> list[tuple[str, str]]:
-    """The pairs that `audit` lists among `files`; `UserError` where it lists pairs, but none of these."""
+    """The pairs of `audit` that are among `files`; `UserError` if it lists pairs, but none of these."""
     pairs = list(_overlaps(audit))
     known = [pair for pair in pairs if pair[0] in files and pair[1] in files]
     if pairs and not known:
         raise UserError(
-            f"{audit}: none of its {len(pairs)} pairs, such as {pairs[0][0]}, is of these data sets; audit these, or "
+            f"{audit}: none of its {len(pairs)} pairs, such as {pairs[0][0]}, is in these data sets; audit these, or "
             "work in the folder where the audit was made"
         )
     return known
@@ -86,7 +87,7 @@ def _overlaps(audit: Path) -> Iterator[tuple[str, str]]:
 
 
 def _joined(keys: Mapping[str, str], pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """The group of each file after the groups of each of `pairs` of files have been joined (union-find)."""
+    """The group of each file after the groups of all `pairs` of files have been joined (union-find)."""
     parent = {key: key for key in keys.values()}
 
     def root(key: str) -> str:

@@ -1,4 +1,4 @@
-"""New splits of a pool of images: dividing it, the files that training reads, and what to tell of them."""
+"""New splits of a pool of images: the division, the files that training reads, and tables about them."""
 
 import os
 import re
@@ -23,14 +23,14 @@ NAME = re.compile(r"[A-Za-z0-9_-]+")
 
 
 class Division(NamedTuple):
-    """`ratios` by the name of the part, and the part of each group of the pool, `chosen` (G,)."""
+    """`ratios`: the share of each part by name; `chosen` (G,): the part of each group of the pool."""
 
     ratios: dict[str, float]
     chosen: np.ndarray
 
 
 def parse_ratios(text: str) -> dict[str, float]:
-    """`train=0.7,val=0.3`. Raises `UserError` unless names are plain and shares are positive with the sum 1."""
+    """`train=0.7,val=0.3`. Raises `UserError` unless names are plain and positive shares sum to 1."""
     ratios: dict[str, float] = {}
     for part in text.split(","):
         name, _, value = (word.strip() for word in part.partition("="))
@@ -46,14 +46,14 @@ def parse_ratios(text: str) -> dict[str, float]:
             raise UserError(f"--ratios {text}: {name} is given twice; name each split once")
         ratios[name] = share
     if abs(sum(ratios.values()) - 1) > 1e-6:
-        raise UserError(f"--ratios {text}: the sum is {sum(ratios.values()):g}; shares have the sum 1")
+        raise UserError(f"--ratios {text}: the shares sum to {sum(ratios.values()):g}; they must sum to 1")
     return ratios
 
 
 def fold_ratios(folds: int) -> dict[str, float]:
     """`folds` equal parts, fold0, fold1, ..."""
     if folds < 2:
-        raise UserError(f"--folds {folds}: there are no such folds; ask for 2 or more")
+        raise UserError(f"--folds {folds}: write 2 or more")
     return {f"fold{number}": 1 / folds for number in range(folds)}
 
 
@@ -65,10 +65,12 @@ def check_numbers(seed: int, draws: int) -> None:
 
 
 def divide_pool(pooled: Pool, ratios: Mapping[str, float], seed: int) -> Division:
-    """The same for the same images, ratios and seed. Raises `UserError` if there are fewer groups than parts."""
+    """The division, which depends only on images, ratios and seed. Raises `UserError` for fewer groups than parts."""
     groups = len(pooled.counts)
     if groups < len(ratios):
-        raise UserError(f"{len(ratios)} parts of {groups} groups; ask for at most {groups}, or pool more data")
+        raise UserError(
+            f"{groups} groups cannot be divided into {len(ratios)} parts; ask for at most {groups}, or pool more data"
+        )
     chosen = divide(pooled.counts, np.array(list(ratios.values())), np.random.default_rng(seed))
     return Division(dict(ratios), chosen)
 
@@ -76,8 +78,8 @@ def divide_pool(pooled: Pool, ratios: Mapping[str, float], seed: int) -> Divisio
 def write_splits(pooled: Pool, division: Division, output: Path, name: str, *, folds: bool) -> None:
     """Write `output`, a new folder: a COCO JSON for each part (for `folds` also of all others) and data.yaml.
 
-    Either all files are written or none. Images stay where they are; data.yaml says where.
-    Raises `UserError` if `output` exists, or if `name` is that of another data set.
+    Either all files are written or none. Images stay where they are; data.yaml points to them.
+    Raises `UserError` if `output` exists, or if another data set is called `name`.
     """
     parts = list(division.ratios)
     splits = {part: part for part in parts}
@@ -99,7 +101,7 @@ def write_splits(pooled: Pool, division: Division, output: Path, name: str, *, f
 
 
 def split_documents(pooled: Pool, division: Division, *, folds: bool) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The name, without .json, and the content of each file that `write_splits` writes for the parts."""
+    """The name (without .json) and content of each file that `write_splits` writes for the parts."""
     members = {part: division.chosen[pooled.group] == number for number, part in enumerate(division.ratios)}
     for part, wanted in members.items():
         yield part, _document(pooled, wanted)
@@ -108,10 +110,10 @@ def split_documents(pooled: Pool, division: Division, *, folds: bool) -> Iterato
 
 
 def check_output(output: Path, name: str, splits: Sequence[str] | Mapping[str, str]) -> None:
-    """Raises `UserError` if `output` exists, or if `name` with one of `splits` is a registered data set's."""
+    """Raises `UserError` if `output` exists, or if `name` with one of `splits` is already registered."""
     refuse_existing(output)
     if not NAME.fullmatch(name):
-        raise UserError(f"{name!r} is no name for a data set; give one of letters and digits with --name")
+        raise UserError(f"{name!r} is not a name for a data set; give one of letters and digits with --name")
     if taken := sorted({f"{name}_{split}" for split in splits} & set(DatasetCatalog.list())):
         raise UserError(f"{taken[0]} is another data set; choose another name with --name")
 
@@ -138,7 +140,7 @@ def _description(pooled: Pool, output: Path, name: str, splits: Mapping[str, str
 
 
 def table(pooled: Pool, division: Division) -> Iterator[str]:
-    """Images, groups and boxes of each class in each part, with the share reached; then a line for what is lacking."""
+    """Images, groups and boxes of each class in each part, with their shares; then a line for each missing class."""
     parts, counts, chosen = list(division.ratios), pooled.counts, division.chosen
     width = max(len("images"), *map(len, pooled.names))
     yield f"{'':{width}}  {'total':>7}" + "".join(f"  {part:>9} {division.ratios[part]:6.1%}" for part in parts)
@@ -155,14 +157,14 @@ def table(pooled: Pool, division: Division) -> Iterator[str]:
 
 
 def comparison(pooled: Pool, division: Division, draws: int) -> Iterator[str]:
-    """How far the shares lie from those asked for, here and in `draws` random divisions of the groups."""
+    """How far the shares are from those asked for, here and in `draws` random divisions of the groups."""
     ratios = np.array(list(division.ratios.values()))
     own = 100 * deviation(pooled.counts, division.chosen, ratios)
     drawn = [random_division(pooled.counts, ratios, np.random.default_rng(seed)) for seed in range(draws)]
     others = 100 * np.array([deviation(pooled.counts, chosen, ratios) for chosen in drawn])
     labels = ["all", "images", *pooled.names]
     width = max(map(len, labels))
-    yield "share reached from share asked, mean over the parts, in percentage points:"
+    yield "difference between the share reached and the share asked for, mean over the parts, in percentage points:"
     yield f"{'':{width}}   here   median and best of {draws} random divisions"
     for label, value, values in zip(labels, [own.mean(), *own], [others.mean(axis=1), *others.T], strict=True):
         yield f"{label:{width}}  {value:5.2f}  {np.median(values):7.2f} {values.min():8.2f}"

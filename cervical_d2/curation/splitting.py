@@ -1,8 +1,8 @@
-"""Dividing groups among splits so that every class is divided in the same proportion.
+"""Divides groups among splits so that every class is divided in the same proportion.
 
 Iterative stratification (Sechidis, Tsoumakas, Vlahavas, "On the Stratification of Multi-Label Data", ECML PKDD 2011,
-algorithm 1), here of groups that hold several boxes of a class, then moves and swaps of groups that bring the shares
-nearer to those asked for. scikit-learn's StratifiedGroupKFold divides into equal parts alone, and no more evenly.
+algorithm 1), applied to groups that hold several boxes of a class; then moves and swaps of groups bring the shares
+closer to those asked for. scikit-learn's StratifiedGroupKFold makes only equal parts, and is no more even.
 G = groups, C = columns counted (images, then the boxes of each class), S = splits.
 """
 
@@ -11,10 +11,10 @@ from numpy.random import Generator
 
 from cervical_d2.progress import progress_bar
 
-LACK = 1.0  # cost of a split without a class that enough groups hold: more than any deviation weighs
+LACK = 1.0  # cost of a split without a class that enough groups hold: higher than that of any deviation
 MAX_STEPS = 2000  # moves
 SWAP_PASSES = 5
-SWAP_GROUPS = 2000  # whose swaps with all others are tried in a pass: the time stays quadratic only up to so many
+SWAP_GROUPS = 2000  # groups whose swaps with all others are tried in a pass: limits the quadratic time
 
 
 def divide(counts: np.ndarray, ratios: np.ndarray, rng: Generator) -> np.ndarray:
@@ -27,16 +27,16 @@ def divide(counts: np.ndarray, ratios: np.ndarray, rng: Generator) -> np.ndarray
 
 
 def stratify(counts: np.ndarray, ratios: np.ndarray, rng: Generator) -> np.ndarray:
-    """Algorithm 1: the rarest class first, each of its groups to the split that wants it most. (G,) int."""
+    """Algorithm 1: the rarest class first, each of its groups to the split that needs it most. (G,) int."""
     chosen = np.full(len(counts), -1)
     wanted = ratios[:, None] * counts.sum(axis=0)
     while (free := np.flatnonzero(chosen < 0)).size:
         left = counts[free].sum(axis=0)
         rare = np.where(left[1:] > 0, left[1:], np.inf)
         column = int(rare.argmin()) + 1 if rare.size and np.isfinite(rare.min()) else 0
-        # Groups of nothing at all, such as slides without a tile, come last and go anywhere.
+        # Groups that hold nothing, such as slides without a tile, come last and go anywhere.
         groups = rng.permutation(free[counts[free, column] > 0] if left[column] else free)
-        # The largest first: the small ones even out what these leave.
+        # The largest first: the small ones even out the rest.
         for group in groups[np.argsort(-counts[groups, column], kind="stable")]:
             order = np.lexsort((rng.random(len(ratios)), -wanted[:, 0], -wanted[:, column]))
             chosen[group] = order[0]
@@ -45,7 +45,7 @@ def stratify(counts: np.ndarray, ratios: np.ndarray, rng: Generator) -> np.ndarr
 
 
 class _Problem:
-    """The cost of a division: squared deviations of the shares from those asked for, and `LACK` for missing classes."""
+    """The cost of a division: squared deviations from the shares asked for, plus `LACK` for missing classes."""
 
     def __init__(self, counts: np.ndarray, ratios: np.ndarray):
         self.counts = counts.astype(float)
@@ -54,7 +54,7 @@ class _Problem:
         self.needed = (counts > 0).sum(axis=0) >= len(ratios)
 
     def cost(self, held: np.ndarray, ratio: np.ndarray) -> np.ndarray:
-        """(...): of splits that hold `held` (..., C), asked for the share `ratio` (...)."""
+        """(...): the cost of splits that hold `held` (..., C) and should have the share `ratio` (...)."""
         deviation = held / self.total - ratio[..., None]
         lacking = (held <= 0) & self.needed
         return (deviation**2 + LACK * lacking).sum(axis=-1)
@@ -88,7 +88,7 @@ def improve(problem: _Problem, chosen: np.ndarray) -> None:
 
 
 def swap(problem: _Problem, chosen: np.ndarray, rng: Generator) -> None:
-    """Exchange pairs of groups of two splits, in place, until a pass lowers the cost no more."""
+    """Swap pairs of groups between splits, in place, until a pass no longer lowers the cost."""
     for _ in range(SWAP_PASSES):
         groups = rng.permutation(len(chosen))[:SWAP_GROUPS]
         swaps = [_best_swap(problem, chosen, group) for group in progress_bar(groups, desc="swapping", unit="group")]
@@ -97,7 +97,7 @@ def swap(problem: _Problem, chosen: np.ndarray, rng: Generator) -> None:
 
 
 def _best_swap(problem: _Problem, chosen: np.ndarray, group: int) -> bool:
-    """Swap `group` with its best partner if that lowers the cost; whether it did."""
+    """Swap `group` with its best partner if that lowers the cost; returns whether it did."""
     now, here = problem.held(chosen), chosen[group]
     before = problem.cost(now, problem.ratios)
     gain = problem.counts - problem.counts[group]
@@ -113,7 +113,7 @@ def _best_swap(problem: _Problem, chosen: np.ndarray, group: int) -> bool:
 
 
 def random_division(counts: np.ndarray, ratios: np.ndarray, rng: Generator) -> np.ndarray:
-    """(G,) int: groups in a random order, cut where the images reach the ratios; what a split by hand does."""
+    """(G,) int: groups in random order, cut where the images reach the ratios, as in a manual split."""
     order = rng.permutation(len(counts))
     middle = np.cumsum(counts[order, 0]) - counts[order, 0] / 2
     chosen = np.empty(len(counts), int)
@@ -122,7 +122,7 @@ def random_division(counts: np.ndarray, ratios: np.ndarray, rng: Generator) -> n
 
 
 def deviation(counts: np.ndarray, chosen: np.ndarray, ratios: np.ndarray) -> np.ndarray:
-    """(C,): how far the share reached lies from the one asked for, mean over the splits; 0 for an empty column."""
+    """(C,): difference between the share reached and that asked for, mean over the splits; 0 for an empty column."""
     total = counts.sum(axis=0)
     shares = held(counts, chosen, len(ratios)) / np.maximum(total, 1)
     return np.where(total > 0, np.abs(shares - ratios[:, None]).mean(axis=0), 0.0)

@@ -1,6 +1,6 @@
-"""What the boxes of a split are like, in numbers: pure functions on arrays.
+"""Statistics of the boxes of a split: pure functions on arrays.
 
-N images, M boxes of all of them together, C classes. Boxes are XYXY in pixels of their image; sizes are (width,
+N images, M boxes in all images together, C classes. Boxes are XYXY in pixels of their image; sizes are (width,
 height) in pixels.
 """
 
@@ -19,7 +19,7 @@ Floats = NDArray[np.float64]
 
 
 class SplitBoxes(NamedTuple):
-    """A split as arrays. Crowds and ignore regions are in `regions` alone, since nothing is learned from them."""
+    """A split as arrays. Crowds and ignore regions are only counted in `regions`, because they are not trained on."""
 
     name: str
     classes: list[str]
@@ -78,7 +78,7 @@ def boxes_per_image(split: SplitBoxes) -> Ints:
 
 
 def quantiles(values: Floats) -> Floats:
-    """(5,) the `QUANTILES` of `values`; NaN where there are none."""
+    """(5,) the `QUANTILES` of `values`; NaN if there are none."""
     return np.quantile(values, QUANTILES) if len(values) else np.full(len(QUANTILES), np.nan)
 
 
@@ -90,21 +90,21 @@ def measures(split: SplitBoxes) -> dict[str, Floats]:
 
 
 def center_map(split: SplitBoxes, bins: int = 20) -> Ints:
-    """(bins, bins) boxes by the place of their middle in the image: rows from top to bottom, columns left to right."""
+    """(bins, bins) number of boxes by the position of their center: rows from top to bottom, columns left to right."""
     middle = (split.box[:, :2] + split.box[:, 2:]) / 2 / split.size[split.image]
     x, y = np.clip((middle * bins).astype(np.int64), 0, bins - 1).T
     return np.bincount(y * bins + x, minlength=bins * bins).reshape(bins, bins)
 
 
 def max_overlaps(box: Floats, group: Ints) -> Floats:
-    """(M,) the largest IoU of each box with another of the same `group` ((M,) integers); 0 where it is alone.
+    """(M,) the largest IoU of each box with another of the same `group` ((M,) integers); 0 if it is alone.
 
-    Boxes are compared with the next one of their group, then with the one after it, ..., all groups at once: as many
-    steps as the largest group has boxes.
+    Each box is compared with the next one in its group, then the one after it, ..., for all groups at once: one step
+    per box of the largest group.
     """
     order = np.argsort(group, kind="stable")
     _, count = np.unique(group, return_counts=True)
-    after = np.repeat(np.cumsum(count), count) - np.arange(len(box)) - 1  # boxes behind this one in its group
+    after = np.repeat(np.cumsum(count), count) - np.arange(len(box)) - 1  # boxes after this one in its group
     ordered, best, first = box[order], np.zeros(len(box)), np.arange(len(box))
     for shift in range(1, count.max(initial=0)):
         first = first[after[first] >= shift]
@@ -123,10 +123,10 @@ def overlaps(split: SplitBoxes) -> dict[str, Floats]:
 
 
 def share(values: Floats, threshold: float) -> float:
-    """The share of `values` that reach `threshold`; NaN where there are none."""
+    """The share of `values` that reach `threshold`; NaN if there are none."""
     return float(np.mean(values >= threshold)) if len(values) else float("nan")
 
 
 def mean(values: Floats | Ints) -> float:
-    """The mean of (M,) `values`; NaN where there are none."""
+    """The mean of (M,) `values`; NaN if there are none."""
     return float(values.mean()) if len(values) else float("nan")

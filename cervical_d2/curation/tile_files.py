@@ -1,4 +1,4 @@
-"""What stands beside the tiles: annotations of each split, data.yaml, and tiles.json with what became of all of them.
+"""The files beside the tiles: annotations of each split, data.yaml, and tiles.json with the fate of every tile.
 
 S slides, C classes.
 """
@@ -20,12 +20,12 @@ from cervical_d2.datasets.formats import Record, tidy
 from cervical_d2.errors import UserError
 from cervical_d2.files import write_json, write_text
 
-WHOLE = {"all": 1.0}  # the one split where none are asked for
+WHOLE = {"all": 1.0}  # the single split if none are requested
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
 class SlideTiles(NamedTuple):
-    """What became of a slide: the tiles that are `kept`, as `tile_work` left them; the number of tiles by `FATES`."""
+    """The tiles of a slide: those `kept`, as `tile_work` wrote them, and in `fates` the number of tiles per fate."""
 
     labels: SlideLabels
     scale: float
@@ -35,7 +35,7 @@ class SlideTiles(NamedTuple):
 
 
 def slide_tiles(labels: SlideLabels, work: Path) -> SlideTiles:
-    """Read from the folder of `work` of a slide that is done."""
+    """The tiles of a finished slide, read from its folder `work`."""
     plan = planned(work)
     assert plan is not None
     cut = list(results(work))
@@ -43,21 +43,23 @@ def slide_tiles(labels: SlideLabels, work: Path) -> SlideTiles:
     fates = Counter(fate for *_, fate in plan["places"])
     fates.update({"blurred": blurred, "empty": -blurred})
     kept = [tile for tile in cut if tile["fate"] != "blurred"]
-    told = {fate: fates[fate] for fate in FATES}
-    return SlideTiles(labels, plan["scale"], kept, told, [tile["focus"] for tile in cut])
+    counts = {fate: fates[fate] for fate in FATES}
+    return SlideTiles(labels, plan["scale"], kept, counts, [tile["focus"] for tile in cut])
 
 
 def check_ratios(ratios: Mapping[str, float], slides: int) -> None:
     """Raises `UserError` if there are fewer slides than splits."""
     if slides < len(ratios):
-        raise UserError(f"{len(ratios)} splits of {slides} slides; a slide is not divided, ask for at most {slides}")
+        raise UserError(
+            f"{slides} slides cannot be divided into {len(ratios)} splits; slides stay whole, ask for at most {slides}"
+        )
 
 
 def split_slides(slides: Sequence[SlideTiles], classes: Sequence[str], ratios: Mapping[str, float], seed: int) -> Any:
-    """(S,) int: the split of each slide, so that each holds its share of the tiles and of the cells of each class."""
+    """(S,) int: the split of each slide, so that each has its share of the tiles and of the cells of each class."""
     counts = np.zeros((len(slides), 1 + len(classes)), int)
     for row, slide in zip(counts, slides, strict=True):
-        row[0] = max(len(slide.kept), 1)  # `divide` places no group of nothing
+        row[0] = max(len(slide.kept), 1)  # `divide` cannot place an empty group
         for _, cell in _cells(slide):
             row[1 + classes.index(cell["category"])] += 1
     return divide(counts, np.array(list(ratios.values())), np.random.default_rng(seed))
@@ -71,7 +73,7 @@ def _cells(slide: SlideTiles) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]
 def write_set(
     folder: Path, slides: Sequence[SlideTiles], ratios: Mapping[str, float], name: str, settings: TileSettings
 ) -> Iterator[str]:
-    """Write the annotations of each split, data.yaml and tiles.json into `folder`; yields what to tell of them."""
+    """Write the annotations of each split, data.yaml and tiles.json into `folder`; yields lines about them."""
     classes = list(dict.fromkeys(label for slide in slides for label in slide.labels.classes)) or ["cell"]
     chosen = split_slides(slides, classes, ratios, settings.seed)
     crops = settings.around_cells is not None
@@ -84,7 +86,7 @@ def write_set(
         else:
             write_json(folder / file, coco_tiles(members, classes, settings))
         places[split] = {"images": "images", "annotations": file}
-        yield _told(split, members, classes)
+        yield _summary_of(split, members, classes)
     content = {"name": name, "format": "labels" if crops else "coco", "classes": classes, "splits": places}
     write_text(folder / "data.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
     names = list(ratios)
@@ -94,7 +96,7 @@ def write_set(
 
 
 def coco_tiles(slides: Sequence[SlideTiles], classes: Sequence[str], settings: TileSettings) -> Record:
-    """COCO's dict. Beyond COCO, an image has its slide, its place there in pixels of level 0, scale, tissue, focus."""
+    """COCO's dict. Beyond COCO, an image has its slide, its position in pixels of level 0, scale, tissue and focus."""
     images: list[Record] = []
     annotations: list[Record] = []
     numbers = {name: number for number, name in enumerate(classes, start=1)}
@@ -119,7 +121,7 @@ def coco_tiles(slides: Sequence[SlideTiles], classes: Sequence[str], settings: T
 
 
 def file_of(slide: SlideTiles, tile: Mapping[str, Any], settings: TileSettings) -> str:
-    """The tile's file below the folder of images."""
+    """The tile's file below the image folder."""
     return f"{slide.labels.name}/{tile['name']}{settings.suffix}"
 
 
@@ -143,12 +145,12 @@ def _about(slide: SlideTiles, split: str) -> Record:
     return about | {"tiles": slide.fates, "cells": cells, "lost": cells - len(held), "focus_quantiles": focus}
 
 
-def _told(split: str, slides: Sequence[SlideTiles], classes: Sequence[str]) -> str:
+def _summary_of(split: str, slides: Sequence[SlideTiles], classes: Sequence[str]) -> str:
     tiles = sum(len(slide.kept) for slide in slides)
     boxes = Counter(cell["category"] for slide in slides for _, cell in _cells(slide))
-    told = ", ".join(f"{boxes[name]} {name}" for name in classes)
+    boxes_text = ", ".join(f"{boxes[name]} {name}" for name in classes)
     with_cells = sum(slide.fates["cells"] for slide in slides)
-    return f"{split}: {len(slides)} slides, {tiles} tiles ({with_cells} with cells), boxes: {told}"
+    return f"{split}: {len(slides)} slides, {tiles} tiles ({with_cells} with cells), boxes: {boxes_text}"
 
 
 def _summary(about: Sequence[Record]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Slides and what is labeled on them, read by the formats of any other data set and checked before a tile is cut."""
+"""Slides and their labels, read like any other data set and checked before a tile is cut."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,11 +17,10 @@ from cervical_d2.slides.slide import open_slide, slide_files
 
 
 class LabelSource(NamedTuple):
-    """Where labels lie and how they are read.
+    """The files of the labels and how to read them.
 
-    `roi`: the class of screened regions; `drop`: classes that are not read. `box_side`: of the boxes around labels that
-    are points, in pixels of level 0. `objective`: the magnification whose pixels the labels count, where that is not
-    the slide's own.
+    `roi`: the class of screened regions; `drop`: classes that are not read. `box_side`: side of the boxes around point
+    labels, in pixels of level 0. `objective`: the magnification of the labels' pixels, if not the slide's own.
     """
 
     images: Path
@@ -38,7 +37,7 @@ def read_labels(source: LabelSource) -> list[SlideLabels]:
     """The labeled slides in the order of the labels.
 
     Raises:
-        UserError: no labels or slides, labels without a slide or outside of theirs, slides that cannot be opened.
+        UserError: no labels or slides, labels without a slide or outside their slide, slides that cannot be opened.
     """
     problems = Problems()
     place, chosen = Source("slides", source.images, source.annotations), format_of(source.format)
@@ -92,23 +91,23 @@ def _boxes(annotations: Sequence[Record]) -> np.ndarray:
 
 
 def without_cells(places: Sequence[Path]) -> list[SlideLabels]:
-    """Slides on which there is no cell to find, those among and below `places`."""
+    """The slides among and below `places`, which have no cells to find."""
     none = np.empty((0, 4))
     return [SlideLabels(path.stem, path, none, [], none, none) for path in slide_files(places)]
 
 
 def check_slides(labels: Sequence[SlideLabels], mpp: float | None) -> list[tuple[int, int]]:
-    """The sizes of the slides, all of which have been opened.
+    """Open all slides and return their sizes.
 
     Raises:
-        UserError: a slide that cannot be opened, has no scale where `mpp` asks for one, or has the name of another.
+        UserError: a slide cannot be opened, has no scale although `mpp` needs one, or has the name of another.
     """
     names: dict[str, Path] = {}
     sizes = []
     for item in labels:
         other = names.setdefault(item.name.casefold(), item.path)
         if other != item.path:
-            raise UserError(f"{item.path}: has the name of {other}; tiles are named after slides, rename one")
+            raise UserError(f"{item.path}: has the name of {other}; tiles are named after slides; rename one")
         with open_slide(item.path) as slide:
             if mpp is not None:
                 slide.scale_of(mpp)

@@ -1,4 +1,4 @@
-"""What becomes of each tile of a slide before any of its pixels is read, by the labels and the tissue.
+"""Decides the fate of each tile of a slide from labels and tissue, before its pixels are read.
 
 Coordinates are pixels of the slide at the scale of the tiles, boxes XYXY.
 """
@@ -17,12 +17,12 @@ from cervical_d2.slides.grid import shares, starts
 from cervical_d2.slides.slide import Slide
 from cervical_d2.slides.tissue import tissue_mask
 
-OVERVIEW = 2048  # px: the longer side of the thumbnail that the tissue is told from
-IGNORED = "ignore"  # of an annotation: a region neither trained on nor scored
+OVERVIEW = 2048  # px: the longer side of the thumbnail for tissue detection
+IGNORED = "ignore"  # a region neither trained on nor scored
 
 
 class TileSettings(NamedTuple):
-    """How slides are cut; docs/slides.md explains each to users. Sides are pixels of the tiles."""
+    """How slides are cut; docs/slides.md explains each field. Lengths are pixels of the tiles."""
 
     size: int = 800
     overlap: int = 0
@@ -41,14 +41,14 @@ class TileSettings(NamedTuple):
 
     @property
     def suffix(self) -> str:
-        """Of the tiles' files."""
+        """The suffix of the tile files."""
         return ".png" if self.jpeg_quality is None else ".jpg"
 
 
 class SlideLabels(NamedTuple):
-    """What is known of a slide: `boxes` (N, 4) of its cells and screened `regions` (R, 4) in pixels of level 0.
+    """The labels of a slide: `boxes` (N, 4) of its cells and screened `regions` (R, 4), in pixels of level 0.
 
-    `regions` is empty where all of the slide was screened. `ignored` (I, 4): regions that are labeled to be ignored.
+    `regions` is empty if the whole slide was screened. `ignored` (I, 4): regions labeled to be ignored.
     """
 
     name: str
@@ -62,20 +62,20 @@ class SlideLabels(NamedTuple):
 FATES = {
     "cells": "with cells",
     "empty": "without cells",
-    "outside": "outside of the screened regions",
+    "outside": "outside the screened regions",
     "cut": "only parts of cells",
     "glass": "too little tissue",
     "left": "without cells, not drawn (empty rate)",
     "blurred": "out of focus",
 }
-"""What becomes of a tile; the first two are kept."""
+"""The fates of a tile; the first two are kept."""
 
 
 class Tile(NamedTuple):
     """A tile of `size` px at (`x`, `y`).
 
-    `cells`: annotations with bbox (XYXY in pixels of the tile), category and cell, its number among the slide's; the
-    last two are None for a region to ignore.
+    `cells`: annotations with bbox (XYXY in pixels of the tile), category and cell (its index in the slide); the last
+    two are None for a region to ignore.
     """
 
     name: str
@@ -88,7 +88,7 @@ class Tile(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """The tiles of a slide at a `scale`, and the thumbnail `overview` (H, W, 3) they were judged by.
+    """The tiles of a slide at a `scale`, and the thumbnail `overview` (H, W, 3) used for the decisions.
 
     `overview_scale`: its pixels per pixel of the tiles.
     """
@@ -139,7 +139,7 @@ def _tile(place: tuple[int, int], box: np.ndarray, tissue: float, labels: SlideL
 def _unlabeled(
     box: np.ndarray, labels: SlideLabels, cut: np.ndarray, settings: TileSettings
 ) -> Iterator[list[float] | np.ndarray]:
-    """What must be learned neither as cell nor as background: parts of cells, and what nobody screened."""
+    """Regions that are neither cell nor background for training: parts of cells, and what nobody screened."""
     if settings.cut_cells == IGNORED:
         yield from labels.boxes[cut]
     if len(labels.regions):
@@ -156,7 +156,7 @@ def _fate(
     cells: bool,
     cut: bool,
 ) -> str:
-    """One of `FATES`. Filters of tissue and rate leave tiles with cells alone."""
+    """One of `FATES`. The tissue and rate filters never drop tiles with cells."""
     if len(labels.regions) and screened_share(box, labels.regions) < settings.roi_share:
         return "outside"
     if cells:
@@ -175,7 +175,7 @@ def _annotation(box: np.ndarray, tile: np.ndarray, category: str | None, cell: i
 
 
 def _crops(labels: SlideLabels, scale: float, margin: float) -> Iterator[Tile]:
-    """A square around each cell, `margin` of its longer side wider than that."""
+    """A square around each cell: its longer side, enlarged by the share `margin`."""
     for number, box in enumerate(labels.boxes * scale):
         side = max(1, int(np.ceil((box[2:] - box[:2]).max() * (1 + margin))))
         x, y = (round(value) for value in (box[:2] + box[2:] - side) / 2)

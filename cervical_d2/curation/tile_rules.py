@@ -1,4 +1,4 @@
-"""Which cells belong to a tile, and what of a tile lies in the regions that were screened.
+"""Which cells belong to a tile, and which part of a tile lies in screened regions.
 
 N cells, R regions; boxes are XYXY in pixels of the slide at the scale of the tiles.
 """
@@ -7,36 +7,36 @@ import itertools
 
 import numpy as np
 
-SLIVER = 1.0  # px: what shows less than this of a cell in width or height is no part of it
+SLIVER = 1.0  # px: a part of a cell this narrow or narrower is ignored
 
 
 def clipped(boxes: np.ndarray, tile: np.ndarray) -> np.ndarray:
-    """(N, 4): the part of each box that lies in `tile` (4,); of a box outside the sides are 0 or less."""
+    """(N, 4): the part of each box inside `tile` (4,); a box outside gets sides of 0 or less."""
     return np.concatenate([np.maximum(boxes[:, :2], tile[:2]), np.minimum(boxes[:, 2:], tile[2:])], axis=1)
 
 
 def sides(boxes: np.ndarray) -> np.ndarray:
-    """(N, 2) width and height, 0 where a box is empty."""
+    """(N, 2) width and height, 0 if a box is empty."""
     return np.maximum(boxes[:, 2:] - boxes[:, :2], 0)
 
 
 def fully_inside(boxes: np.ndarray, tile: np.ndarray, _share: float) -> np.ndarray:
-    """Cells of which nothing is outside."""
+    """Cells that are fully inside."""
     return np.asarray((boxes[:, :2] >= tile[:2]).all(axis=1) & (boxes[:, 2:] <= tile[2:]).all(axis=1))
 
 
 def corner_inside(boxes: np.ndarray, tile: np.ndarray, _share: float) -> np.ndarray:
-    """Cells whose top left corner is inside: of tiles that do not overlap, each cell belongs to exactly one."""
+    """Cells whose top left corner is inside: if tiles do not overlap, each cell belongs to exactly one."""
     return np.asarray((boxes[:, :2] >= tile[:2]).all(axis=1) & (boxes[:, :2] < tile[2:]).all(axis=1))
 
 
 def share_inside(boxes: np.ndarray, tile: np.ndarray, share: float) -> np.ndarray:
-    """Cells of which more than `share` of the area is inside."""
+    """Cells with more than `share` of their area inside."""
     return sides(clipped(boxes, tile)).prod(axis=1) > share * sides(boxes).prod(axis=1)
 
 
 MEMBERSHIP = {"inside": fully_inside, "corner": corner_inside, "share": share_inside}
-"""(N,) bool of `boxes` (N, 4), `tile` (4,) and a share, by the rule's name. Boxes of members are clipped."""
+"""Rules by name: (N,) bool from `boxes` (N, 4), `tile` (4,) and a share. Boxes of members are clipped."""
 
 
 def touching(boxes: np.ndarray, tile: np.ndarray) -> np.ndarray:
@@ -45,9 +45,9 @@ def touching(boxes: np.ndarray, tile: np.ndarray) -> np.ndarray:
 
 
 def unscreened(tile: np.ndarray, regions: np.ndarray) -> list[list[float]]:
-    """Boxes that cover what of `tile` (4,) lies outside of all `regions` (R, 4), without overlap.
+    """Boxes that cover the part of `tile` (4,) outside all `regions` (R, 4), without overlap.
 
-    Regions may repeat, overlap and reach over the tile. The rows between their edges are looked at one by one.
+    Regions may repeat, overlap and extend beyond the tile. The rows between their edges are scanned one by one.
     """
     inside = clipped(regions, tile)
     inside = inside[(sides(inside) > 0).all(axis=1)]
@@ -64,7 +64,7 @@ def unscreened(tile: np.ndarray, regions: np.ndarray) -> list[list[float]]:
 
 
 def _stacked(boxes: list[list[float]]) -> list[list[float]]:
-    """`boxes` with those joined that stand on each other and are equally wide."""
+    """`boxes` after joining those that touch vertically and have the same left and right edges."""
     joined: list[list[float]] = []
     for box in boxes:
         above = next((other for other in joined if other[::2] == box[::2] and other[3] == box[1]), None)
@@ -76,6 +76,6 @@ def _stacked(boxes: list[list[float]]) -> list[list[float]]:
 
 
 def screened_share(tile: np.ndarray, regions: np.ndarray) -> float:
-    """The share of `tile` (4,) that lies in any of `regions` (R, 4)."""
+    """The share of `tile` (4,) inside any of `regions` (R, 4)."""
     outside = np.array(unscreened(tile, regions)).reshape(-1, 4)
     return 1 - float(sides(outside).prod(axis=1).sum() / sides(tile[None]).prod())

@@ -1,7 +1,7 @@
-"""Cutting the tiles of a plan, in any number of processes; what was cut before a kill is not cut again.
+"""Cuts the tiles of a plan in several processes; tiles cut before an interruption are not cut again.
 
-In the folder of work of each slide: `plan.json` and `overview.png`, as soon as the tiles are planned, and one file for
-each chunk of tiles, as soon as all of its tiles are written.
+The work folder of each slide holds `plan.json` and `overview.png` once its tiles are planned, and one file for each
+chunk of tiles once all of its tiles are written.
 """
 
 import json
@@ -26,12 +26,12 @@ from cervical_d2.files import write_bytes, write_json
 from cervical_d2.slides.slide import Slide, open_slide
 from cervical_d2.slides.tissue import focus
 
-CHUNK = 16  # tiles: what is cut again after a kill, at most, for each process
-WAITING = 3  # chunks for each process, so that none waits while a slide is planned
+CHUNK = 16  # tiles: at most this many per process are cut again after an interruption
+WAITING = 3  # queued chunks per process, so that none waits while a slide is planned
 
 
 class Chunk(NamedTuple):
-    """Tiles of one slide that one process cuts; then it writes `result`."""
+    """Tiles of one slide that one process cuts before it writes `result`."""
 
     path: Path
     scale: float
@@ -43,7 +43,7 @@ class Chunk(NamedTuple):
 
 
 def chunks(labels: Iterable[SlideLabels], folder: Path, settings: TileSettings, bar: tqdm) -> Iterator[Chunk]:
-    """What is left to be done of all slides; `bar` counts what is planned and done already."""
+    """The chunks of all slides that are not cut yet; `bar` advances by the tiles that need no cutting."""
     for item in labels:
         work, images = folder / "work" / item.name, folder / "images" / item.name
         scratch = work / "scratch"
@@ -66,7 +66,7 @@ def chunks(labels: Iterable[SlideLabels], folder: Path, settings: TileSettings, 
 
 
 def planned(work: Path) -> dict[str, Any] | None:
-    """What `plan.json` holds; None before there is one."""
+    """The content of `plan.json`; None if it does not exist yet."""
     path = work / "plan.json"
     return json.loads(path.read_bytes()) if path.exists() else None
 
@@ -85,11 +85,11 @@ def _write_plan(plan: Plan, count: int, work: Path) -> None:
     write_json(work / "plan.json", content | {"places": tiles})
 
 
-_open: dict[Path, Slide] = {}  # of this process: the slide that it read last
+_open: dict[Path, Slide] = {}  # the slide that this process read last
 
 
 def cut(chunk: Chunk) -> int:
-    """Write the tiles of the chunk, then its result; returns how many tiles it had."""
+    """Write the tiles of the chunk, then its result; returns the number of tiles."""
     if chunk.path not in _open:
         close_slides()
         _open[chunk.path] = open_slide(chunk.path, chunk.scratch)
@@ -98,7 +98,7 @@ def cut(chunk: Chunk) -> int:
 
 
 def close_slides() -> None:
-    """Close what this process has open."""
+    """Close the slide that this process has open."""
     for slide in _open.values():
         slide.close()
     _open.clear()
@@ -123,7 +123,7 @@ def _encoded(pixels: np.ndarray, settings: TileSettings) -> bytes:
 
 
 def in_processes(jobs: Iterable[Chunk], work: Callable[[Chunk], int], processes: int) -> Iterator[int]:
-    """`work` of each of `jobs`, in their order; one process is this one. Jobs are drawn as they are needed.
+    """The results of `work` for each of `jobs`, in order. `processes` 1 means this process. Jobs are drawn when needed.
 
     Raises:
         MachineError: a process was killed.
@@ -131,13 +131,13 @@ def in_processes(jobs: Iterable[Chunk], work: Callable[[Chunk], int], processes:
     if processes == 1:
         yield from map(work, jobs)
         return
-    # A forked process has all that is imported; where there is no fork, it imports that first.
+    # A forked process has all imports already; a spawned one must repeat them.
     method = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
     context = multiprocessing.get_context(method)
     pool = ProcessPoolExecutor(processes, context, initializer=_end_with, initargs=(os.getpid(),))
     waiting: deque[Future[int]] = deque()
     try:
-        pool.submit(os.getpid).result()  # forks now, before planning starts threads, which do not outlive a fork
+        pool.submit(os.getpid).result()  # forks now, before planning starts threads, which do not survive a fork
         for job in jobs:
             waiting.append(pool.submit(work, job))
             if len(waiting) >= WAITING * processes:
@@ -146,15 +146,15 @@ def in_processes(jobs: Iterable[Chunk], work: Callable[[Chunk], int], processes:
             yield waiting.popleft().result()
     except BrokenProcessPool as error:
         raise MachineError(
-            "a process was killed, perhaps for memory; lower --processes, and run this again to go on"
+            "a process was killed, perhaps for lack of memory; lower --processes, and run this again to continue"
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 def _end_with(parent: int) -> None:
-    """Let this process end when its parent was killed: nobody would, as it waits for work."""
-    cv2.setNumThreads(0)  # 1 would wait for threads that the fork has left behind
+    """End this process when its parent was killed; otherwise it would wait for work forever."""
+    cv2.setNumThreads(0)  # 1 would wait for threads that the fork did not copy
 
     def watch() -> None:
         while os.getppid() == parent:

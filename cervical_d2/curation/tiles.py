@@ -1,7 +1,7 @@
-"""Slides and labels to tiles and COCO JSON, or to crops of single cells and a CSV.
+"""Turns slides and labels into tiles and COCO JSON, or into crops of single cells and a CSV.
 
-Everything is written into `OUTPUT.partial`, which becomes `OUTPUT` when it is whole. The same command goes on where a
-killed one ended, and its files are the same as without the kill.
+Everything is written into `OUTPUT.partial`, which is renamed to `OUTPUT` when complete. The same command continues an
+interrupted run, and writes the same files as a run without interruption.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ from cervical_d2.files import write_bytes, write_json
 from cervical_d2.slides.grid import starts
 
 Picture = Callable[[np.ndarray, Sequence[Sequence[Any]], float], np.ndarray]
-"""Of a slide's overview, its tiles (x, y, size, fate) and the overview's pixels per pixel of these."""
+"""Draws a slide from its overview, its tiles (x, y, size, fate) and the overview's pixels per tile pixel."""
 
 
 def make_tiles(
@@ -38,20 +38,20 @@ def make_tiles(
     processes: int,
     picture: Picture | None = None,
 ) -> Iterator[str]:
-    """Write the folder `output`; yields what to tell of it.
+    """Write the folder `output`; yields lines about it.
 
     Raises:
-        UserError: `output` exists, `OUTPUT.partial` is of another command, or a slide cannot be used.
-        MachineError: the disk is full, or a process was killed; the same command goes on from there.
+        UserError: `output` exists, `OUTPUT.partial` belongs to another command, or a slide cannot be used.
+        MachineError: the disk is full, or a process was killed; the same command continues from there.
     """
     if (output / "work").is_dir() and (output / "tiles.json").is_file():
-        shutil.rmtree(output / "work")  # killed when all but this was done
-        yield f"{output}: is whole"
+        shutil.rmtree(output / "work")  # a run was killed just before this last step
+        yield f"{output}: is complete"
         return
     if output.exists():
         raise UserError(f"{output}: exists already; choose another output")
     if not NAME.fullmatch(name):
-        raise UserError(f"{name!r} is no name for a data set; give one of letters and digits with --name")
+        raise UserError(f"{name!r} is not a name for a data set; give one of letters and digits with --name")
     check_ratios(ratios, len(labels))
     sizes = check_slides(labels, settings.mpp)
     folder = output.with_name(f"{output.name}.partial")
@@ -68,14 +68,14 @@ def make_tiles(
         folder.rename(output)
         shutil.rmtree(output / "work")
     except OSError as error:
-        told = f"{error.filename or folder}: {error.strerror}"
-        raise MachineError(f"{told}; nothing of {output} is written yet, run this again to go on") from error
+        cause = f"{error.filename or folder}: {error.strerror}"
+        raise MachineError(f"{cause}; {output} is not complete; run this again to continue") from error
     finally:
         close_slides()
 
 
 def _begin(folder: Path, labels: Sequence[SlideLabels], settings: TileSettings) -> None:
-    """Mark `folder` as begun with these slides, labels and settings, or see that it was."""
+    """Mark `folder` as started with these slides, labels and settings, or check an existing mark."""
     key = [json.dumps(settings._asdict())]
     for item in labels:
         state = item.path.stat()
@@ -84,21 +84,23 @@ def _begin(folder: Path, labels: Sequence[SlideLabels], settings: TileSettings) 
     mark = {"begun_with": hashlib.sha256("\n".join(key).encode()).hexdigest()}
     path = folder / "work" / "begun.json"
     if path.exists() and json.loads(path.read_bytes()) != mark:
-        raise UserError(f"{folder}: begun with other slides, labels or settings; finish those, or delete it")
+        raise UserError(
+            f"{folder}: started with other slides, labels or settings; finish that run, or delete this folder"
+        )
     if folder.exists() and not path.exists() and any(folder.iterdir()):
         raise UserError(f"{folder}: holds something else; move it away")
     write_json(path, mark)
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what a process that was killed while it wrote has left of its temporary file (`files.write_bytes`)."""
+    """Remove temporary files of `files.write_bytes` that killed processes left behind."""
     for path in folder.rglob(".*"):
         if path.suffix[1:].isdigit() and path.is_file():
             path.unlink()
 
 
 def _count(labels: Sequence[SlideLabels], sizes: Sequence[tuple[int, int]], settings: TileSettings) -> int | None:
-    """How many tiles there are to plan; with micrometers each slide has its own scale, which is not known yet."""
+    """The number of tiles to plan; None with `mpp`, because the scale of each slide is not known yet."""
     if settings.around_cells is not None:
         return sum(len(item.boxes) for item in labels)
     if settings.mpp is not None:

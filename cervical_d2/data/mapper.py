@@ -54,7 +54,7 @@ def read_image(path: str, image_format: str) -> np.ndarray:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
         raise UserError(f"{path}: has more than {limit:,} pixels, like a whole slide; cut it into tiles") from error
     except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"{path}: not a whole, readable image ({error}); copy it again") from error
+        raise UserError(f"{path}: not a complete, readable image ({error}); copy it again") from error
 
 
 class DetectionMapper:

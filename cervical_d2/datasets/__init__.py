@@ -1,1 +1,1 @@
-"""Files -> checked records: formats, definitions, the registry, checks. Of the rooms, imports demo and slides."""
+"""From files to checked records: formats, definitions, registry, checks. Imports only the rooms demo and slides."""

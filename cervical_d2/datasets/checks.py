@@ -1,4 +1,4 @@
-"""The faults that any format can carry: cheap ones before every training, all of them in `cervical-d2 check`.
+"""Checks for faults in any format: the cheap ones before every training, all of them in `cervical-d2 check`.
 
 M annotations of all images together; boxes are XYXY in pixels.
 """
@@ -20,38 +20,39 @@ from cervical_d2.datasets.layout import FEW, SLACK, likely_meaning
 from cervical_d2.datasets.problems import KINDS, Place, Problem, Problems
 from cervical_d2.progress import progress_bar
 
-TINY = 1.0  # px: a side of so much or less is a slip of the mouse
-SLIPS = 3  # faulty boxes; so many are no pattern
-MANY = 20  # boxes that do not all lie in one corner of their images by accident
-LARGEST = 2**31  # px: no image is so wide, and numbers beyond overflow
-FOLD = re.compile(r"_fold(\d+)_(?:train|val)\b")  # in the name of a split, as `cervical-d2 split` gives it
+TINY = 1.0  # px: a box with a shorter or equal side is a slip of the mouse
+SLIPS = 3  # up to this many faulty boxes are slips, not a pattern
+MANY = 20  # this many boxes do not all lie in one corner of their images by accident
+LARGEST = 2**31  # px: no image is this wide, and larger numbers overflow
+FOLD = re.compile(r"_fold(\d+)_(?:train|val)\b")  # split names that `cervical-d2 split` writes
 CACHES = (".cache", "_coco_format.json")  # ultralytics', Detectron2's
 FINDINGS = {
     "bad-box": "is not four finite numbers (x, y, width, height)",
     "no-area": "has no area",
     "tiny-box": "is 1 px or less in width or height",
-    "outside": "is outside of the image of {width} x {height} px, but for 1 px at most",
-    "partly-outside": "reaches out of the image of {width} x {height} px",
+    "outside": "is outside the image of {width} x {height} px (1 px or less is inside)",
+    "partly-outside": "extends beyond the image of {width} x {height} px",
 }
 
 
 def place_of(record: Record, annotation: Record | None = None, unit: str = "annotation") -> Place:
-    """File, image and, where it is one, annotation, as every message names them."""
+    """The file, image and annotation (if any) that a message names."""
     box = None if annotation is None else annotation.get("id")
     return Place(record["source"], record["name"], box, unit)
 
 
 def check_records(records: Iterable[Record], problems: Problems, unit: str, root: Path | None) -> list[Record]:
-    """What is left of `records` after leaving out, and telling to `problems`, what cannot be used. Opens no image."""
+    """The usable part of `records`; what is left out is added to `problems`. Opens no image."""
     kept = check_listed(records, problems, root)
     check_boxes(kept, problems, unit)
     return kept
 
 
 def check_listed(records: Iterable[Record], problems: Problems, root: Path | None) -> list[Record]:
-    """`records` without those that lie outside of the images' folder `root`, have no size in pixels, or are doubles.
+    """`records` without those outside the image folder `root`, without a size in pixels, or listed twice.
 
-    Of two of one file the first stays; of two files with one id none, as nobody can tell whose the annotations are.
+    Of two records of one file the first stays. Of two files with one id none stays, because nobody can tell which one
+    the annotations belong to.
     """
     ids: dict[object, str] = {}
     files: set[str] = set()
@@ -61,13 +62,14 @@ def check_listed(records: Iterable[Record], problems: Problems, root: Path | Non
         if relative_name(name, root) is None:
             problems.add("leaves-root", place_of(record), f"is not below {root}")
         elif ids.get(number, name) != name:
-            problems.add("duplicate-image-id", place_of(record), f"the image id {number!r} is {ids[number]}'s already")
+            finding = f"the image id {number!r} is already used by {ids[number]}"
+            problems.add("duplicate-image-id", place_of(record), finding)
             kept.pop(number, None)
         elif name in files:
             problems.add("duplicate-image-file", place_of(record), "the file is listed twice")
         elif not all(_is_length(record[key]) for key in ("width", "height")):
-            found = f"has a width of {record['width']} and a height of {record['height']}"
-            problems.add("bad-size", place_of(record), found)
+            finding = f"has a width of {record['width']} and a height of {record['height']}"
+            problems.add("bad-size", place_of(record), finding)
         else:
             record["width"], record["height"] = int(record["width"]), int(record["height"])
             kept[number] = record
@@ -77,12 +79,12 @@ def check_listed(records: Iterable[Record], problems: Problems, root: Path | Non
 
 
 def check_ids(records: Iterable[Record], problems: Problems, unit: str) -> None:
-    """Annotations of one number, in formats that number them through all images."""
+    """Report annotation ids that are used twice, in formats that number annotations across all images."""
     seen: set[int] = set()
     for record in records:
         for annotation in record["annotations"]:
             own = annotation["id"]
-            if type(own) is int:  # readers say in words where one without a number stands
+            if type(own) is int:  # an annotation without an id has a text that says where it is
                 if own in seen:
                     problems.add("duplicate-annotation-id", place_of(record, annotation, unit), "its id is given twice")
                 seen.add(own)
@@ -93,7 +95,7 @@ def _is_length(pixels: float) -> bool:
 
 
 def check_boxes(records: Sequence[Record], problems: Problems, unit: str) -> None:
-    """Clip boxes that reach over their image, take away those that cannot be used, in place."""
+    """Clip boxes that extend beyond their image and remove unusable ones, in place."""
     annotations = [annotation for record in records for annotation in record["annotations"]]
     counts = [len(record["annotations"]) for record in records]
     owner = np.repeat(np.arange(len(records)), counts)
@@ -101,12 +103,12 @@ def check_boxes(records: Sequence[Record], problems: Problems, unit: str) -> Non
     point = _table((annotation.get("point", (0.0, 0.0)) for annotation in annotations), 2)
     size = _table(((record["width"], record["height"]) for record in records), 2)[owner]
     faults = box_faults(box, point, size)
-    gone, told = set(), Problems()
+    gone, per_box = set(), Problems()
     for row in np.flatnonzero(faults != ""):
         record, annotation, kind = records[owner[row]], annotations[row], str(faults[row])
         x1, y1, x2, y2 = box[row]
         spelled = annotation.get("met") or f"({x1:g}, {y1:g}, {x2 - x1:g}, {y2 - y1:g})"
-        told.add(kind, place_of(record, annotation, unit), f"box {spelled} {FINDINGS[kind].format_map(record)}")
+        per_box.add(kind, place_of(record, annotation, unit), f"box {spelled} {FINDINGS[kind].format_map(record)}")
         if kind == "partly-outside":
             annotation["bbox"] = np.clip(box[row], 0, np.tile(size[row], 2)).tolist()
         else:
@@ -116,47 +118,49 @@ def check_boxes(records: Sequence[Record], problems: Problems, unit: str) -> Non
         record["annotations"] = [annotation for annotation in record["annotations"] if id(annotation) not in gone]
     if annotations:
         first = place_of(records[owner[0]], annotations[0], unit)
-        problems += _with_meaning(told, first, box, size, len(gone))
+        problems += _with_meaning(per_box, first, box, size, len(gone))
 
 
-def _with_meaning(told: Problems, first: Place, box: np.ndarray, size: np.ndarray, gone: int) -> Problems:
-    """What is `told` of single boxes, or of all where none is left, and what the numbers were probably meant to be.
+def _with_meaning(per_box: Problems, first: Place, box: np.ndarray, size: np.ndarray, gone: int) -> Problems:
+    """The problems of single boxes, `per_box`, or one problem for all; with the probable meaning of the numbers.
 
-    `first`: the place of the first box; `gone`: how many cannot be used.
+    `first`: the place of the first box; `gone`: how many boxes cannot be used.
     """
     usable = gone < max(len(box), SLIPS + 1)
-    if usable and (len(told) <= max(SLIPS, FEW * len(box)) if told else len(box) < MANY):
-        return told
+    if usable and (len(per_box) <= max(SLIPS, FEW * len(box)) if per_box else len(box) < MANY):
+        return per_box
     meaning = likely_meaning(box, size, lambda boxes, sizes: box_faults(boxes, np.zeros((1, 2)), sizes) != "")
     if not usable:
-        cause = f"; its numbers probably {meaning}" if meaning else ""
-        finding = f"{told[0].finding}, nor can any of {gone} boxes be used{cause}"
+        cause = f"; the numbers probably {meaning}" if meaning else ""
+        finding = f"{per_box[0].finding}; none of the {gone} boxes can be used{cause}"
         return Problems([Problem("no-usable-box", first, finding)])
     if meaning:
-        found = f"{len(told)} of {len(box)} boxes are at fault" if told else f"all {len(box)} boxes are in one corner"
-        finding = f"{found}; the numbers probably {meaning}"
-        told.insert(0, Problem("misread-boxes", first, finding))
-    return told
+        what = (
+            f"{len(per_box)} of {len(box)} boxes are faulty" if per_box else f"all {len(box)} boxes are in one corner"
+        )
+        finding = f"{what}; the numbers probably {meaning}"
+        per_box.insert(0, Problem("misread-boxes", first, finding))
+    return per_box
 
 
 def note_empty(records: Iterable[Record], problems: Problems) -> None:
-    """Images without annotations in the files; one line for a set that has nothing else."""
+    """Report images without annotations; a single problem if no image has any."""
     records = list(records)
     empty = [record for record in records if not record["annotations"]]
     if len(empty) == len(records) > 1:
-        problems.add("no-box", place_of(records[0]), f"has no annotation, nor has any of {len(records)} images")
+        problems.add("no-box", place_of(records[0]), f"has no annotation; none of the {len(records)} images has one")
         return
     for record in empty:
         problems.add("empty-image", place_of(record), "has no annotation")
 
 
 def _table(rows: Iterable[Sequence[float]], columns: int) -> np.ndarray:
-    """(rows, columns) float64, without a list of them in between."""
+    """(rows, columns) float64, built without a list in between."""
     return np.fromiter(chain.from_iterable(rows), float).reshape(-1, columns)
 
 
 def box_faults(box: np.ndarray, point: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """The kind of fault of each box, "" for none. `box` (M, 4), `point` (M, 2), `size` (M, 2) width and height."""
+    """(M,) the kind of fault of each box, "" for none. `box` (M, 4), `point` (M, 2), `size` (M, 2) width and height."""
     with np.errstate(invalid="ignore"):
         side = box[:, 2:] - box[:, :2]
         inside = np.minimum(box[:, 2:], size) - np.maximum(box[:, :2], 0)
@@ -172,9 +176,9 @@ def box_faults(box: np.ndarray, point: np.ndarray, size: np.ndarray) -> np.ndarr
 
 
 def check_images(records: Sequence[Record], problems: Problems, *, decode: bool = False) -> list[Record]:
-    """The records whose image is there, whole and of the size that is annotated; what is told goes to `problems`.
+    """The records whose image exists, is complete and has the annotated size; faults are added to `problems`.
 
-    `decode`: read every pixel, rather than the header and the end of each file.
+    `decode`: read every pixel, not only the header and the end of each file.
     """
     kept, faults = [], Problems()
     for record in progress_bar(records, desc="checking images", unit="image"):
@@ -188,17 +192,17 @@ def check_images(records: Sequence[Record], problems: Problems, *, decode: bool 
 
 
 def wrong_folder(problems: Problems, images: int) -> Problems:
-    """`problems`, or one for all where every one of `images` is missing: then their folder is a wrong one."""
+    """`problems`, with one instead of many if all `images` are missing: then the folder is wrong."""
     missing = [problem for problem in problems if problem.kind == "missing-image"]
     if len(missing) != images or images < 2:
         return problems
     rest = Problems(problem for problem in problems if problem.kind != "missing-image")
-    rest.add("missing-image", missing[0].place, f"{missing[0].finding}, nor any other of {images} images")
+    rest.add("missing-image", missing[0].place, f"{missing[0].finding}; none of the {images} images exists")
     return rest
 
 
 def check_content(records: Iterable[Record], problems: Problems) -> None:
-    """Files that are byte for byte the same, under two names or in two splits."""
+    """Report files with identical bytes, under two names or in two splits."""
     by_size: dict[int, list[Record]] = defaultdict(list)
     for record in {os.path.abspath(record["file_name"]): record for record in records}.values():
         by_size[Path(record["file_name"]).stat().st_size].append(record)
@@ -212,27 +216,27 @@ def check_content(records: Iterable[Record], problems: Problems) -> None:
 
 
 def check_shared(splits: Mapping[str, Sequence[Record]], problems: Problems) -> None:
-    """Images that two splits have in common. Those of two folds are expected to."""
+    """Report images that two splits share. Two folds are expected to share images."""
     files = {name: {os.path.abspath(record["file_name"]) for record in records} for name, records in splits.items()}
     for first, second in combinations(files, 2):
         fold, other = (FOLD.search(name) for name in (first, second))
         shared = files[first] & files[second]
         if shared and not (fold and other and fold[1] != other[1]):
-            finding = f"is in {first} and in {second}, as are {len(shared)} images in all"
+            finding = f"is in {first} and in {second}; {len(shared)} images are in both"
             problems.add("shared-image", min(shared), finding)
 
 
 def check_classes(splits: Mapping[str, Sequence[str]], problems: Problems) -> None:
-    """Splits whose files list other classes, or in another order. `splits`: the lists, by the files' names."""
+    """Report splits whose files list different classes, or in another order. `splits`: the lists by split."""
     for name, classes in splits.items():
         first, wanted = next(iter(splits.items()))
         if list(classes) != list(wanted):
-            found = f"has the classes {', '.join(classes)}; {first} has {', '.join(wanted)}"
-            problems.add("classes-differ", name, found)
+            finding = f"has the classes {', '.join(classes)}; {first} has {', '.join(wanted)}"
+            problems.add("classes-differ", name, finding)
 
 
 def stale_caches(annotations: Path) -> Iterator[tuple[Path, str]]:
-    """Other programs' caches in or beside the folder of the annotations that are older than these; with the finding."""
+    """Other programs' caches in or beside the annotation folder that are older than the annotations, with a finding."""
     folder = annotations if annotations.is_dir() else annotations.parent
     inside = annotations.rglob("*") if annotations.is_dir() else folder.glob("*")
     files = [path for path in inside if path.is_file()]

@@ -1,4 +1,4 @@
-"""Class names, their other spellings, and what becomes of them: one table a data set or label map."""
+"""Class names, their other spellings, and their ids: one table for each data set or label map."""
 
 import re
 from collections.abc import Iterable
@@ -7,11 +7,11 @@ from typing import Any
 from cervical_d2.errors import UserError
 
 IGNORED, DROPPED = -1, -2
-"""In place of a class's number: an ignore region (neither learned from nor scored), or no annotation at all."""
+"""Instead of a class id: an ignore region (neither trained on nor scored), or an annotation that is not read."""
 
 
 def spelling_key(name: str) -> str:
-    """Spellings that differ in case, blanks, dashes or underscores are one."""
+    """The same text for spellings that differ only in case, spaces, dashes or underscores."""
     return re.sub(r"[\s_-]+", "", str(name)).casefold()
 
 
@@ -19,9 +19,9 @@ class ClassTable:
     """The classes of a data set in their order. `names[i]` is the class with the contiguous id `i`."""
 
     def __init__(self, entries: Iterable[Any], where: str, ignore: Iterable[str] = (), drop: Iterable[str] = ()):
-        """`entries`: a name, or `{name: [other spellings]}`, each; `where` is named in errors.
+        """`entries`: names or `{name: [other spellings]}`; `where` is named in errors.
 
-        `ignore` and `drop`: names in the files whose boxes become ignore regions, or are not read.
+        `ignore`: names whose boxes become ignore regions; `drop`: names whose boxes are not read.
         """
         self.where = where
         self.names: list[str] = []
@@ -41,7 +41,7 @@ class ClassTable:
 
     @classmethod
     def of_files(cls, names: Iterable[str], where: str) -> "ClassTable":
-        """The classes as files list them, spellings of one under the first; "cell" where they list none."""
+        """The classes that files list, with other spellings under the first one; "cell" if they list none."""
         spellings: dict[str, list[str]] = {}
         for name in names:
             spellings.setdefault(spelling_key(name), []).append(name)
@@ -50,21 +50,21 @@ class ClassTable:
     def _add(self, spellings: Iterable[Any], number: int, key: str) -> None:
         for spelling in spellings:
             if self._index.setdefault(spelling_key(_name(spelling, key, self.where)), number) != number:
-                raise UserError(f"{self.where}: the class name {spelling!r} stands for two classes; rename one")
+                raise UserError(f"{self.where}: the class name {spelling!r} names two classes; rename one")
 
     def index(self, name: str) -> int | None:
-        """Contiguous id of `name` in any of its spellings, `IGNORED`, `DROPPED`, or None if it is unknown."""
+        """The contiguous id of `name` in any spelling, `IGNORED`, `DROPPED`, or None if unknown."""
         return self._index.get(spelling_key(name))
 
     def unknown(self, name: str) -> str:
-        """What to say of a `name` that is unknown. No other class is suggested: HSIL is one letter from LSIL."""
+        """The message for an unknown `name`. It suggests no other class: HSIL is one letter from LSIL."""
         return f"unknown class {name!r}, {self.where} has {', '.join(self.names)}"
 
     def then(self, label_map: "ClassTable") -> "ClassTable":
         """This table followed by `label_map`: the same spellings, the map's classes.
 
         Raises:
-            UserError: the map has no place for one of this table's classes.
+            UserError: the map has no entry for one of this table's classes.
         """
         places = [label_map.index(name) for name in self.names]
         for name, place in zip(self.names, places, strict=True):
@@ -82,7 +82,7 @@ class ClassTable:
 
 
 def _listed(values: Iterable[Any], key: str, where: str) -> list[Any]:
-    """`values` of the YAML key `key`; `UserError` for a text, whose letters would be taken, or a table."""
+    """`values` of the YAML key `key`; `UserError` for a table, or for text, which would be split into letters."""
     if isinstance(values, str | dict) or not isinstance(values, Iterable):
         raise UserError(f"{where}: {key}: {values!r:.80} is not a list; write [NAME, ...]")
     return list(values)

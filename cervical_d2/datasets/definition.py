@@ -1,4 +1,4 @@
-"""What a data set's YAML file says, checked. `docs/data.md` explains the keys to users."""
+"""Reads and checks the YAML file of a data set. `docs/data.md` explains the keys to users."""
 
 import difflib
 import re
@@ -15,29 +15,29 @@ REQUIRED = ("name", "format", "classes", "splits")
 OPTIONAL = ("root", "ignore", "drop", "centers", "micrometers_per_pixel", "groups", "xy")
 SPLIT_KEYS = ("images", "annotations", "subset")
 XY = ("corner", "center")
-"""What x, y of a CSV with width and height may be."""
-ULTRALYTICS = {"names": "classes", "path": "root"}  # its keys, whose files users have
+"""The meanings of x, y in a CSV with width and height."""
+ULTRALYTICS = {"names": "classes", "path": "root"}  # its keys, for users who start from its files
 LABEL_MAPS = Path(__file__).parent / "label_maps"
 
 
 class Centers(NamedTuple):
-    """Labels that are centers of cells, in pixels: the side of the `box` to train with, the `radius` to match by."""
+    """For labels that are cell centers, in pixels: the side of the `box` to train with, the matching `radius`."""
 
     box: float | None
     radius: float | None
 
 
 class Groups(NamedTuple):
-    """Where an image's slide or patient is known from: a `pattern` on the file's name, or a CSV `file`, or None."""
+    """The source of an image's slide or patient: a `pattern` for the file name, or a CSV `file`."""
 
     pattern: re.Pattern[str] | None
     file: str | None
 
 
 class Definition(NamedTuple):
-    """One split of a data set. `splits` are the places of all its splits, `place` that of this one.
+    """One split of a data set. `splits` holds the places of all splits, `place` that of this one.
 
-    `classes` after label maps, `listed` as the file lists them; `xy`: one of `XY`, None where it is not said.
+    `classes`: after label maps; `listed`: as in the YAML file; `xy`: one of `XY`, None if not given.
     """
 
     name: str
@@ -57,19 +57,19 @@ def read_definitions(path: Path) -> dict[str, Definition]:
     """The splits that the YAML file describes, by their registered names.
 
     Raises:
-        UserError: for a file that cannot be read, and for any key or value that cannot be used.
+        UserError: the file cannot be read, or a key or value cannot be used.
     """
     spec = load_yaml(path, "a data set", REQUIRED, OPTIONAL)
     name, form, root = (_text(spec.get(key, "."), path, f"{key}:") for key in ("name", "format", "root"))
     if form not in FORMATS:
-        raise UserError(f"{path}: format {form!r}; there are {', '.join(FORMATS)}")
+        raise UserError(f"{path}: unknown format {form!r}; choose from {', '.join(FORMATS)}")
     if "@" in name:
-        raise UserError(f"{path}: name: {name!r}: what follows an @ is a label map; choose a name without")
+        raise UserError(f"{path}: name: {name!r}: an @ introduces a label map; choose a name without it")
     classes = ClassTable(spec["classes"] or (), str(path), spec.get("ignore") or (), spec.get("drop") or ())
     places = _places(spec["splits"], path)
     centers, groups, xy = _centers(spec, path), _groups(spec, path), spec.get("xy")
     if xy is not None and (form != "csv" or xy not in XY):
-        raise UserError(f"{path}: xy: {xy!r:.80}; write xy: {' or xy: '.join(XY)}, and with format: csv only")
+        raise UserError(f"{path}: xy: {xy!r:.80}; write xy: {' or xy: '.join(XY)}, only with format: csv")
     return {
         f"{name}_{split}": Definition(
             f"{name}_{split}", form, root, path, place, places, classes, centers, groups, classes, xy
@@ -87,7 +87,9 @@ def _places(splits: Any, path: Path) -> dict[str, dict[str, str]]:
         if not isinstance(place, dict) or "annotations" not in place or not place.keys() <= set(SPLIT_KEYS):
             wrong = sorted(place.keys() - set(SPLIT_KEYS), key=str) if isinstance(place, dict) else []
             hint = f"; {_wrong_key(wrong[0], SPLIT_KEYS)}" if wrong else ""
-            raise UserError(f"{path}: split {split!r} needs annotations, may have images and subset, and no more{hint}")
+            raise UserError(
+                f"{path}: split {split!r} needs annotations, and may have images and subset, nothing else{hint}"
+            )
     return {
         str(split): {key: _text(value, path, f"{split}: {key}:") for key, value in place.items()}
         for split, place in splits.items()
@@ -95,11 +97,11 @@ def _places(splits: Any, path: Path) -> dict[str, dict[str, str]]:
 
 
 def _text(value: Any, path: Path, key: str) -> str:
-    """`value` of `key`, which is a word or a number; `UserError` for anything else."""
+    """`value` of `key` as text; `UserError` unless it is text or a number."""
     if isinstance(value, bool):
         raise UserError(f"{path}: {key} YAML reads yes, no, on and off as true and false; write the word in quotes")
     if value is None or isinstance(value, list | dict) or not str(value).strip():
-        raise UserError(f"{path}: {key} {value!r:.80} is not a word; write one")
+        raise UserError(f"{path}: {key} {value!r:.80} is not text; write a name")
     return str(value)
 
 
@@ -109,11 +111,11 @@ def _wrong_key(key: Any, allowed: Sequence[str]) -> str:
 
 
 def read_label_map(name: str) -> ClassTable:
-    """The label map `name`: one of ours, or a path to a YAML file with classes, and ignore and drop where wanted."""
+    """The label map `name`: a packaged one, or a path to a YAML file with classes and optional ignore and drop."""
     own = LABEL_MAPS / f"{name}.yaml"
     path = own if own.is_file() else Path(name)
     if path is not own and path.suffix not in (".yaml", ".yml"):
-        ours = [found.stem for found in sorted(LABEL_MAPS.glob("*.yaml"))]
+        ours = [file.stem for file in sorted(LABEL_MAPS.glob("*.yaml"))]
         near = difflib.get_close_matches(name, ours, n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(ours)}"
         raise UserError(f"no label map is called {name!r}; {hint} Your own: a path to a YAML file")
@@ -122,7 +124,7 @@ def read_label_map(name: str) -> ClassTable:
 
 
 def load_yaml(path: Path, what: str, required: tuple[str, ...], optional: tuple[str, ...]) -> dict[str, Any]:
-    """The table in `path` with all of the keys `required` and none beside `optional`; `UserError` otherwise."""
+    """The table in `path`; `UserError` unless it has all `required` keys and no others but `optional` ones."""
     try:
         spec = parse_yaml(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
@@ -157,7 +159,7 @@ def _pixels(length: object, micrometers_per_pixel: object, path: Path, key: str)
     pixels = float(parts[1]) if parts else 0.0
     if parts and parts[2] in ("um", "µm"):
         if not (isinstance(micrometers_per_pixel, int | float) and micrometers_per_pixel > 0):
-            raise UserError(f"{path}: centers.{key} is {length!r}; state micrometers_per_pixel beside it")
+            raise UserError(f"{path}: centers.{key} is {length!r}; add micrometers_per_pixel")
         pixels /= micrometers_per_pixel
     if pixels <= 0:
         raise UserError(f"{path}: centers.{key} is {length!r}; write a positive length such as 90 px or 22.5 um")
@@ -175,7 +177,7 @@ def _groups(spec: dict[str, Any], path: Path) -> Groups | None:
     try:
         pattern = re.compile(str(given["pattern"]))
     except re.error as error:
-        raise UserError(f"{path}: groups.pattern {given['pattern']!r} is no regular expression ({error})") from error
+        raise UserError(f"{path}: groups.pattern {given['pattern']!r} is not a regular expression ({error})") from error
     if pattern.groups != 1:
         raise UserError(f"{path}: groups.pattern {given['pattern']!r} needs one pair of parentheses around the group")
     return Groups(pattern, None)

@@ -1,4 +1,4 @@
-"""Finding image files, and looking at their headers, ends and pixels."""
+"""Finds image files and checks their headers, ends and pixels."""
 
 import functools
 import os
@@ -15,31 +15,31 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
 SLIDES = (".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".czi")
 OTHERS = (*SLIDES, ".gif", ".webp", ".heic", ".jp2", ".dcm", ".avif")  # images, but none that is read from a folder
 
-# The last bytes of a whole file; a copy that broke off lacks them. Some writers pad a JPEG, so a window is searched.
+# The last bytes of a complete file; a truncated copy lacks them. Some writers pad a JPEG, so a window is searched.
 ENDINGS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
 ENDING_WINDOW = 4096
 ORIENTATION, TIFF_WIDTH, TIFF_HEIGHT = 0x0112, 256, 257  # tags of EXIF and TIFF
-PNG_EXIF = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")  # where a PNG may hold an orientation
-# Networks take 8-bit RGB, and nothing else is read: no file tells which range of deeper pixels is used. Pillow would
-# make whole or floating numbers white, take the upper byte of 16-bit RGB, and cannot make LAB into RGB at all.
+PNG_EXIF = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")  # chunks of a PNG that may hold an orientation
+# Only 8-bit images are read: no file states which range of deeper pixels is used. Pillow would turn integers and floats
+# white, take the upper byte of 16-bit RGB, and cannot convert LAB to RGB.
 DEEP_MODES = ("I", "F", "LAB")
 
 Fault = tuple[str, str]  # kind, finding
 
 
 class ImageFolder:
-    """The images of a data set. A name may lack its extension or have it in other letters (`a`, `a.jpg`, `a.JPG`)."""
+    """The images of a data set. A name may lack its extension or have it in another case (`a`, `a.jpg`, `a.JPG`)."""
 
     def __init__(self, root: Path | None):
         self.root = root
         self._by_stem = functools.lru_cache(maxsize=None)(_by_stem)
 
     def find(self, name: str) -> Path:
-        """The file of that name; where there is none, or no folder, the path where it was looked for."""
+        """The file of that name; if it does not exist, the path where it was searched."""
         if self.root is None:
             return Path(name)
         path = self.root / name
-        if os.path.isfile(path):  # unlike Path.is_file it takes any name, however long
+        if os.path.isfile(path):  # unlike Path.is_file it accepts names of any length
             return path
         stem = path.name if path.suffix.lower() not in EXTENSIONS else path.stem
         return self._by_stem(path.parent).get(stem, path)
@@ -47,15 +47,15 @@ class ImageFolder:
     def names(self) -> list[str]:
         """Every image below the folder, relative to it, sorted."""
         root = self.root or Path()
-        found = [path for path in files_below(root) if path.suffix.lower() in EXTENSIONS]
-        return sorted(str(path.relative_to(root)) for path in found)
+        images = [path for path in files_below(root) if path.suffix.lower() in EXTENSIONS]
+        return sorted(str(path.relative_to(root)) for path in images)
 
 
 def files_below(folder: Path) -> list[Path]:
-    """Every file below `folder`, sorted; none where there is no folder.
+    """Every file below `folder`, sorted; none if the folder does not exist.
 
     Raises:
-        UserError: a folder that may not be read, whose files would be missed.
+        UserError: a folder cannot be read, so its files would be missed.
     """
 
     def refuse(error: OSError) -> None:
@@ -69,7 +69,7 @@ def _by_stem(folder: Path) -> dict[str, Path]:
     if not os.path.isdir(folder):
         return {}
     files = sorted(folder.iterdir())
-    # Of an image and a slide with one stem the image is meant.
+    # Of an image and a slide with the same stem, the image is used.
     return {
         path.stem: path
         for suffixes in (SLIDE_SUFFIXES, EXTENSIONS)
@@ -79,7 +79,7 @@ def _by_stem(folder: Path) -> dict[str, Path]:
 
 
 def relative_name(path: str, root: Path | None) -> str | None:
-    """`path`, an image's, relative to the images' folder; None if it lies outside. Symbolic links are not followed."""
+    """The image `path` relative to the image folder; None if it lies outside. Symbolic links are not followed."""
     name = os.path.normpath(path)
     folder = os.path.normpath(root or "")
     if folder != os.curdir:
@@ -93,7 +93,7 @@ def relative_name(path: str, root: Path | None) -> str | None:
 
 
 class Header(NamedTuple):
-    """What an image's header says: sizes are (width, height), `size` after the turn by the EXIF `orientation`."""
+    """An image's header. Sizes are (width, height): `raw` as stored, `size` after the EXIF `orientation` is applied."""
 
     size: tuple[int, int]
     raw: tuple[int, int]
@@ -104,7 +104,7 @@ class Header(NamedTuple):
 
 def _header(path: Path) -> Header:
     with warnings.catch_warnings():
-        # Pillow warns of images half as large as those that it refuses; a whole field of a scanner may be one.
+        # Pillow warns from half the size that it refuses; a scanner's whole field may be that large.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         with Image.open(path) as image:
             kind = image.format or ""
@@ -126,15 +126,15 @@ def deep_pixels(image: Image.Image) -> str:
 
 
 def _orientation(image: Image.Image, kind: str, path: Path) -> int:
-    # A PNG's EXIF may stand behind the pixels, so that Pillow decodes all of them to look for it.
+    # A PNG's EXIF may follow the pixels, so Pillow decodes all of them to search for it.
     if kind == "PNG" and not any(mark in path.read_bytes() for mark in PNG_EXIF):
         return 1
-    found = image.getexif().get(ORIENTATION, 1)
-    return found if isinstance(found, int) else 1
+    orientation = image.getexif().get(ORIENTATION, 1)
+    return orientation if isinstance(orientation, int) else 1
 
 
 def look_at(path: Path) -> Header | Fault:
-    """The header of a file that ought to be an image, or what is wrong with it."""
+    """The header of an image file, or its fault."""
     if path.suffix.lower() in SLIDE_SUFFIXES and os.path.isfile(path):
         return "huge-image", "a whole slide"
     try:
@@ -147,14 +147,14 @@ def look_at(path: Path) -> Header | Fault:
         return "no-permission", f"cannot be read ({error.strerror})"
     except Image.DecompressionBombError:
         return "huge-image", f"has more than {2 * (Image.MAX_IMAGE_PIXELS or 0)} pixels"
-    except Exception as error:  # Pillow's readers raise errors of any kind over bytes that they did not expect
-        return "unreadable-image", f"not a whole, readable image ({type(error).__name__})"
+    except Exception as error:  # Pillow's readers raise errors of any kind on damaged files
+        return "unreadable-image", f"not a complete, readable image ({type(error).__name__})"
 
 
 def image_fault(path: Path, width: int, height: int, *, decode: bool = False) -> Fault | None:
-    """What is wrong with a file that ought to be an image of `width` x `height` px; None for a good one.
+    """The fault of a file that should be an image of `width` x `height` px; None if there is none.
 
-    `decode`: read every pixel, rather than the header and, where the format marks it, the end.
+    `decode`: read every pixel, not only the header and, if the format marks it, the end.
     """
     header = look_at(path)
     if not isinstance(header, Header):
@@ -163,14 +163,14 @@ def image_fault(path: Path, width: int, height: int, *, decode: bool = False) ->
         file.seek(-min(ENDING_WINDOW, path.stat().st_size), os.SEEK_END)
         ending = file.read()
     if header.format in ENDINGS and ENDINGS[header.format] not in ending:
-        return "truncated-image", "broken off (truncated image)"
+        return "truncated-image", "truncated image"
     fault = _decode_fault(path) if decode or header.format not in ENDINGS else None
     return fault or _header_fault(header, (width, height))
 
 
 def _header_fault(header: Header, annotated: tuple[int, int]) -> Fault | None:
     said = f"but its annotations say {annotated[0]} x {annotated[1]}"
-    turned = f"turned by EXIF (orientation {header.orientation})"
+    rotated = f"rotated by EXIF (orientation {header.orientation})"
     if header.deep:
         return "not-8-bit", header.deep
     if annotated not in (header.size, header.raw):
@@ -178,11 +178,11 @@ def _header_fault(header: Header, annotated: tuple[int, int]) -> Fault | None:
     if header.orientation == 1 or not 1 <= header.orientation <= 8:
         return None
     if header.format == "TIFF":
-        return "exif-rotated", f"{turned}, which in a TIFF is done twice"
+        return "exif-rotated", f"{rotated}, which is applied twice to a TIFF"
     if header.size != header.raw:
-        found = f"{turned} to {header.size[0]} x {header.size[1]} px, {said}"
-        return None if annotated == header.size else ("exif-rotated", found)
-    return "exif-ambiguous", f"{turned}, and its size does not tell whether its boxes are"
+        finding = f"{rotated} to {header.size[0]} x {header.size[1]} px, {said}"
+        return None if annotated == header.size else ("exif-rotated", finding)
+    return "exif-ambiguous", f"{rotated}, and its size does not show whether its boxes are rotated too"
 
 
 def _decode_fault(path: Path) -> Fault | None:

@@ -1,14 +1,14 @@
-"""What the numbers of boxes were probably meant to be, where they do not lie in their images.
+"""Guesses what the numbers of boxes mean when the boxes do not fit their images.
 
-M boxes, XYXY in pixels of their image as they were read; `size` (M, 2) width and height of the image.
+M boxes, XYXY in pixels of their image as they were read; `size` (M, 2): width and height of the image.
 """
 
 from collections.abc import Callable
 
 import numpy as np
 
-SLACK = 1.0  # px: by so much a box may leave its image, since some tools count pixels from 1
-FEW = 0.02  # share of faulty boxes that slips explain
+SLACK = 1.0  # px: a box may extend this far beyond its image, because some tools count pixels from 1
+FEW = 0.02  # share of faulty boxes that single slips explain
 PARTS, PERCENT = 1.0, 100.0
 Reading = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -35,18 +35,18 @@ READINGS: tuple[tuple[str, Reading], ...] = (
     (TWO_CORNERS, lambda box, size: _columns(_center(box), _side(box))),
     ("are x, y, width and height, not two corners", lambda box, size: _columns(_start(box), _start(box) + box[:, 2:])),
     ("have x and y swapped", lambda box, size: box[:, [1, 0, 3, 2]]),
-    ("are the center and not the corner", lambda box, size: _columns(_start(box) - _side(box) / 2, _center(box))),
-    ("are the corner and not the center", lambda box, size: _columns(_center(box), _center(box) + _side(box))),
-    ("are percent, not parts of the image", lambda box, size: box / PERCENT),
-    ("are pixels, not parts of the image", lambda box, size: box / np.tile(size, 2)),
+    ("are the center, not the corner", lambda box, size: _columns(_start(box) - _side(box) / 2, _center(box))),
+    ("are the corner, not the center", lambda box, size: _columns(_center(box), _center(box) + _side(box))),
+    ("are percent, not fractions of the image", lambda box, size: box / PERCENT),
+    ("are pixels, not fractions of the image", lambda box, size: box / np.tile(size, 2)),
 )
-"""What the numbers of a file may be, and the boxes that they are then."""
+"""Other meanings of the numbers in a file, and the boxes under each meaning."""
 
 
 def likely_meaning(box: np.ndarray, size: np.ndarray, faulty: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> str:
-    """What the numbers "are" or "have": all lie in a range of its own, or another reading has nearly no fault.
+    """What the numbers "are" or "have": all lie in a typical range, or another reading leaves nearly no faults.
 
-    `faulty(box, size)` tells which boxes are at fault, (M,) bool. "" where no reading is better than the one in use.
+    `faulty(box, size)` says which boxes are faulty, (M,) bool. Returns "" if no reading is better than the one in use.
     """
     finite = np.isfinite(box).all(axis=1)
     box, size = box[finite], size[finite]
@@ -54,7 +54,7 @@ def likely_meaning(box: np.ndarray, size: np.ndarray, faulty: Callable[[np.ndarr
         return ""
     largest = max(np.abs(box[:, :2]).max(), np.abs(_side(box)).max(), _center(box).max())
     if largest <= PARTS < size.min() / 2:
-        return "are parts of the image from 0 to 1"
+        return "are fractions of the image from 0 to 1"
     if largest <= PERCENT < size.min() / 2 and faulty(box * np.tile(size, 2) / PERCENT, size).mean() <= FEW:
         return "are percent of the image"
     as_read = faulty(box, size).mean()

@@ -1,4 +1,4 @@
-"""Every fault of a data set that is looked for, in one table, and the list of those found."""
+"""The table of all faults that a data set is checked for, and the list of those found."""
 
 import logging
 from collections import Counter
@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 from cervical_d2.errors import UserError
 
-SHOWN = 10  # lines of one kind in a training's log; the check tool shows all
+SHOWN = 10  # lines of one kind in a training log; `cervical-d2 check` shows all
 
 
 class Kind(NamedTuple):
-    """A kind of fault. "error": training refuses; "warning": training mends it as `cure` says; "note": no fault."""
+    """A kind of fault. "error": training stops; "warning": training handles it as `cure` says; "note": not a fault."""
 
     severity: str
     cure: str
@@ -19,14 +19,16 @@ class Kind(NamedTuple):
 
 KINDS = {
     "unreadable": Kind("error", "nothing else of this split was checked"),
-    "malformed": Kind("error", "mend or remove it"),
+    "malformed": Kind("error", "fix or remove it"),
     "bad-size": Kind("error", "write whole pixels, or leave the image out with --drop-invalid"),
     "bad-box": Kind("error", "write four finite numbers in pixels, or leave it out with --drop-invalid"),
     "unknown-class": Kind("error", "add it, or its spelling, under 'classes:' of the data set, or under 'drop:'"),
     "class-out-of-range": Kind("error", "use an id of the file's categories, or leave it out with --drop-invalid"),
     "duplicate-class-id": Kind("error", "give each class its own id"),
     "duplicate-class-name": Kind("warning", "they are read as one class; list each once"),
-    "classes-differ": Kind("warning", "read by name here, by number elsewhere; write one list into every split"),
+    "classes-differ": Kind(
+        "warning", "read by name here, by number in other programs; write the same list into every split"
+    ),
     "no-such-image": Kind("error", "add the image to the file, or leave the box out with --drop-invalid"),
     "duplicate-image-id": Kind("error", "give each image its own id"),
     "duplicate-image-file": Kind("error", "list each file once"),
@@ -34,26 +36,26 @@ KINDS = {
     "no-size": Kind(
         "error", "state 'centers: {box: 90 px}' in the data set's file, or leave it out with --drop-invalid"
     ),
-    "no-group": Kind("error", "mend the rule under 'groups:' of the data set, or leave it out with --drop-invalid"),
-    "no-area": Kind("warning", "training leaves it out; mend it, or leave it out with --drop-invalid"),
-    "tiny-box": Kind("warning", "training leaves it out; mend it, or leave it out with --drop-invalid"),
-    "outside": Kind("warning", "training leaves it out; mend it, or leave it out with --drop-invalid"),
+    "no-group": Kind("error", "fix the rule under 'groups:' of the data set, or leave it out with --drop-invalid"),
+    "no-area": Kind("warning", "training leaves it out; fix it, or leave it out with --drop-invalid"),
+    "tiny-box": Kind("warning", "training leaves it out; fix it, or leave it out with --drop-invalid"),
+    "outside": Kind("warning", "training leaves it out; fix it, or leave it out with --drop-invalid"),
     "partly-outside": Kind("warning", "training clips it; --drop-invalid writes it clipped"),
-    "no-usable-box": Kind("error", "mend the numbers; docs/formats.md says what each format has"),
-    "misread-boxes": Kind("warning", "look at a few (cervical-d2 visualize), and mend the numbers"),
-    "no-box": Kind("warning", "it can be tested on, but not be trained on"),
+    "no-usable-box": Kind("error", "fix the numbers; docs/formats.md describes each format"),
+    "misread-boxes": Kind("warning", "look at a few (cervical-d2 visualize), and fix the numbers"),
+    "no-box": Kind("warning", "it can be used for testing, but not for training"),
     "missing-image": Kind("error", "check the images' folder, or leave the image out with --drop-invalid"),
     "unreadable-image": Kind("error", "copy it again, or leave the image out with --drop-invalid"),
     "no-permission": Kind("error", "allow reading it, or leave the image out with --drop-invalid"),
     "truncated-image": Kind("error", "copy it again, or leave the image out with --drop-invalid"),
     "huge-image": Kind("error", "cut it into tiles (cervical-d2 make-tiles), or leave it out with --drop-invalid"),
-    "not-8-bit": Kind("error", "convert it to 8 bits a channel, or leave it out with --drop-invalid"),
-    "size-differs": Kind("error", "mend the annotations, or leave the image out with --drop-invalid"),
-    "exif-rotated": Kind("error", "turn the pixels and remove the EXIF tag, or make the boxes anew"),
-    "exif-ambiguous": Kind("warning", "look whether its boxes lie on cells; turn the pixels and remove the EXIF tag"),
+    "not-8-bit": Kind("error", "convert it to 8 bits per channel, or leave it out with --drop-invalid"),
+    "size-differs": Kind("error", "fix the annotations, or leave the image out with --drop-invalid"),
+    "exif-rotated": Kind("error", "rotate the pixels and remove the EXIF tag, or draw the boxes again"),
+    "exif-ambiguous": Kind("warning", "check that its boxes lie on cells; rotate the pixels and remove the EXIF tag"),
     "leaves-root": Kind("error", "write a path below the images' folder"),
-    "duplicate-content": Kind("warning", "both are kept; remove one, lest it counts twice"),
-    "shared-image": Kind("warning", "what is trained on is no test; list each image in one split"),
+    "duplicate-content": Kind("warning", "both are kept; remove one, so that it is not counted twice"),
+    "shared-image": Kind("warning", "a training image cannot be a test image; list each image in one split"),
     "stray-file": Kind("warning", "it is not read; remove it, or add the image it belongs to"),
     "stale-cache": Kind("warning", "it is not read here, but other programs read it; remove it"),
     "unnamed-image": Kind("note", "it is not read; annotate it, or list it as an image without boxes"),
@@ -64,7 +66,7 @@ SEVERITIES = ("error", "warning", "note")
 
 
 class Place(NamedTuple):
-    """Where a fault is: a file and, as far as they are known, the image in it and the box, which is called `unit`."""
+    """Where a fault is: a file and, if known, the image and the box in it. `unit` is the format's word for a box."""
 
     file: str
     image: str | None = None
@@ -80,7 +82,7 @@ class Place(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """One fault: its `kind`, where it is and what was found there."""
+    """One fault: its `kind`, its place, and the `finding`."""
 
     kind: str
     place: Place
@@ -92,19 +94,19 @@ class Problem(NamedTuple):
         return KINDS[self.kind].severity
 
     def __str__(self) -> str:
-        # File names may hold anything, a line end too.
+        # File names may contain anything, even line breaks.
         return " ".join(f"{self.place}: {self.finding}; {KINDS[self.kind].cure}".split())
 
 
 class Problems(list[Problem]):
-    """What was found in one reading of a data set, in the order of the files."""
+    """The faults found while reading a data set, in the order of the files."""
 
     def add(self, kind: str, place: Place | str, finding: str) -> None:
-        """One more; a `place` that is text is a file."""
+        """Add a problem; a `place` given as text is a file."""
         self.append(Problem(kind, place if isinstance(place, Place) else Place(place), finding))
 
     def of(self, severity: str) -> list[Problem]:
-        """Those of one severity."""
+        """The problems of one severity."""
         return [problem for problem in self if problem.severity == severity]
 
     def settle(self) -> None:
@@ -116,12 +118,12 @@ class Problems(list[Problem]):
             logging.getLogger("detectron2.cervical_d2").warning(line)
 
     def lines(self, *severities: str) -> Iterator[str]:
-        """Those of the severities, the first `SHOWN` of each kind, then how many more."""
-        told = Counter[str]()
+        """A line for each problem of the severities: the first `SHOWN` of each kind, then how many more there are."""
+        counts = Counter[str]()
         for problem in (problem for severity in severities for problem in self.of(severity)):
-            told[problem.kind] += 1
-            if told[problem.kind] <= SHOWN:
+            counts[problem.kind] += 1
+            if counts[problem.kind] <= SHOWN:
                 yield str(problem)
-        for kind, count in told.items():
+        for kind, count in counts.items():
             if count > SHOWN:
                 yield f"{kind}: {count - SHOWN} more; `cervical-d2 check` lists them"

@@ -1,4 +1,4 @@
-"""From a split's files to checked records: one way for every format, for training and for every tool."""
+"""From a split's files to checked records: the same way for every format, for training and for every tool."""
 
 import contextlib
 import csv
@@ -22,9 +22,9 @@ CATALOG = Path(__file__).parent / "catalog"
 
 
 class Split(NamedTuple):
-    """A split as read: `document` holds what is left after leaving out what `problems` tells of.
+    """A split as read: `document` holds what is left after the faults in `problems` were left out.
 
-    `classes` as the files list them; `files`: every image that they name; `boxes`: how many the reader understood.
+    `classes`: as the files list them; `files`: every image that they name; `boxes`: how many the reader understood.
     """
 
     document: Document
@@ -35,12 +35,12 @@ class Split(NamedTuple):
 
 
 def read_split(definition: Definition, *, check: bool = True) -> Split:
-    """Read, name the classes, place the boxes around centers, add groups, check.
+    """Read a split, name its classes, build boxes around centers, add groups, and check.
 
-    `check` False: every annotation stays as the files have it, nothing placed, clipped or left out.
+    `check` False: every annotation stays as in the files; no box is built, clipped or left out.
 
     Raises:
-        UserError: a file that cannot be understood at all. Smaller faults are in the result's `problems`.
+        UserError: a file cannot be understood at all. Smaller faults are in the result's `problems`.
     """
     base = folder_of(definition)
     source = source_of(definition)
@@ -58,18 +58,18 @@ def read_source(
     *,
     check: bool = True,
 ) -> Split:
-    """`read_split` of files that no data set describes; `classes` None: those of the files."""
+    """`read_split` for files that no data set describes; `classes` None: the classes of the files."""
     problems = Problems()
     chosen = format_of(format_name)
     with collector_paused():
-        found = chosen.read(source, problems)
-        if not found.records:
+        document = chosen.read(source, problems)
+        if not document.records:
             problems = wrong_folder(problems, len(problems))
-        return finish(found, source, chosen, problems, classes, centers, check=check)
+        return finish(document, source, chosen, problems, classes, centers, check=check)
 
 
 def finish(
-    found: Document,
+    document: Document,
     source: Source,
     chosen: Format,
     problems: Problems,
@@ -78,33 +78,34 @@ def finish(
     *,
     check: bool = True,
 ) -> Split:
-    """`read_source` from what the format's reader `found`; its records are changed."""
-    where, records = str(source.annotations), found.records
-    for name in [name for name, count in Counter(found.classes).items() if count > 1]:
+    """`read_source` without the reading: takes the reader's `document`, whose records it changes."""
+    where, records = str(source.annotations), document.records
+    for name in [name for name, count in Counter(document.classes).items() if count > 1]:
         problems.add("duplicate-class-name", where, f"the class {name!r} is listed twice")
-    found = found._replace(classes=list(dict.fromkeys(found.classes)))
+    document = document._replace(classes=list(dict.fromkeys(document.classes)))
     files = [record["file_name"] for record in records]
     if not (files or problems):
         raise UserError(f"{where}: lists no image; check the data set's paths")
     boxes = sum(len(record["annotations"]) for record in records)
     for record in records:
-        record["name"] = found.name(record)
+        record["name"] = document.name(record)
     if "annotation ids" in chosen.holds:
         check_ids(records, problems, chosen.unit)
     if check:
-        records = check_listed(records, problems, found.images)
+        records = check_listed(records, problems, document.images)
         note_empty(records, problems)
-    table = classes or ClassTable.of_files(found.classes, where)
-    _name_classes(found._replace(records=records), table, problems, where, chosen.unit)
+    table = classes or ClassTable.of_files(document.classes, where)
+    _name_classes(document._replace(records=records), table, problems, where, chosen.unit)
     if check:
         _place_boxes(records, centers, problems, chosen.unit)
         check_boxes(records, problems, chosen.unit)
-    return Split(found._replace(records=records, classes=table.names), problems, found.classes, files, boxes)
+    named = document._replace(records=records, classes=table.names)
+    return Split(named, problems, document.classes, files, boxes)
 
 
 @contextlib.contextmanager
 def collector_paused() -> Iterator[None]:
-    """Without the search for reference cycles: parsed files have none, and it visits every object again and again."""
+    """Switch garbage collection off: parsed files have no reference cycles, and each pass visits every object."""
     was = gc.isenabled()
     gc.disable()
     try:
@@ -115,9 +116,9 @@ def collector_paused() -> Iterator[None]:
 
 
 def folder_of(definition: Definition) -> Path:
-    """The folder that a data set's paths are relative to: ours under DETECTRON2_DATASETS, a user's beside the file.
+    """The folder that a data set's paths are relative to: DETECTRON2_DATASETS for ours, the YAML's folder for a user's.
 
-    The demo set, which is drawn, is in the cache unless DETECTRON2_DATASETS holds it.
+    The demo set, which this package draws, is in the cache unless DETECTRON2_DATASETS holds it.
     """
     ours = definition.path.parent == CATALOG
     base = Path(os.environ.get("DETECTRON2_DATASETS", "datasets")) if ours else definition.path.parent
@@ -126,25 +127,25 @@ def folder_of(definition: Definition) -> Path:
     base = base / definition.root
     if ours and definition.format != "synthetic" and not base.is_dir():
         raise UserError(
-            f"{base}: no such folder, wanted for {definition.name}; put the data there or set DETECTRON2_DATASETS"
+            f"{base}: no such folder, needed for {definition.name}; put the data there or set DETECTRON2_DATASETS"
         )
     return base
 
 
 def cache_folder() -> Path:
-    """Where this package keeps what it can make anew, below XDG_CACHE_HOME or else ~/.cache."""
+    """The folder for files that this package can make again, below XDG_CACHE_HOME or else ~/.cache."""
     return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "cervical_d2"
 
 
 def source_of(definition: Definition) -> Source:
-    """Where the split lies."""
+    """The files of the split."""
     base, place = folder_of(definition), definition.place
     images, subset = (base / place[key] if key in place else None for key in ("images", "subset"))
     return Source(definition.name, images, base / place["annotations"], subset, definition.listed, definition.xy)
 
 
 def _name_classes(document: Document, table: ClassTable, problems: Problems, where: str, unit: str) -> None:
-    """From `category` to `category_id`, in place; an unknown class is told once, with the number of its boxes."""
+    """Set `category_id` from `category`, in place; an unknown class is reported once, with the number of its boxes."""
     places = {name: table.index(name) for name in document.classes}
     unknown: dict[str, list[Place]] = {name: [] for name, place in places.items() if place is None}
     for record in document.records:
@@ -160,19 +161,19 @@ def _name_classes(document: Document, table: ClassTable, problems: Problems, whe
                 annotation["category_id"], annotation["category"] = place, table.names[place]
                 kept.append(annotation)
         record["annotations"] = kept
-    for name, found in unknown.items():
-        problems.add("unknown-class", (found or [Place(where)])[0], f"{table.unknown(name)} ({len(found)} annotations)")
+    for name, boxes in unknown.items():
+        problems.add("unknown-class", (boxes or [Place(where)])[0], f"{table.unknown(name)} ({len(boxes)} annotations)")
 
 
 def _place_boxes(records: Iterable[Record], centers: Centers | None, problems: Problems, unit: str) -> None:
-    """Boxes around bare points; with `centers` also the points in the middle of boxes. In place."""
+    """Build boxes around bare points and, with `centers`, add the centers of boxes. In place."""
     side = centers.box if centers else None
     for record in records:
         placed = []
         for annotation in record["annotations"]:
             if "bbox" not in annotation and side is None:
                 place = place_of(record, annotation, unit)
-                problems.add("no-size", place, f"a center {annotation['point']} without the size of a box")
+                problems.add("no-size", place, f"a center {annotation['point']} without a box size")
                 continue
             if "bbox" not in annotation:
                 x, y = annotation["point"]
@@ -185,7 +186,7 @@ def _place_boxes(records: Iterable[Record], centers: Centers | None, problems: P
 
 
 def _clipped(box: tuple[float, ...], record: Record) -> list[float]:
-    """A box around a center near the border reaches over it, which is no fault; one wholly outside stays outside."""
+    """Clip a box around a center near the image border, which is not a fault; a box fully outside stays outside."""
     x1, y1, x2, y2 = box
     width, height = record["width"], record["height"]
     if x2 <= 0 or y2 <= 0 or x1 >= width or y1 >= height:
@@ -194,7 +195,7 @@ def _clipped(box: tuple[float, ...], record: Record) -> list[float]:
 
 
 def _center(box: list[float], side: float | None, record: Record) -> list[float]:
-    """The center that a box of `side` pixels was built around, though the image's border may have cut the box."""
+    """The center that a box of `side` pixels was built around, even if the image border has cut the box."""
 
     def along(start: float, end: float, length: float) -> float:
         if side and end - start < side - 1:
@@ -212,8 +213,8 @@ def _add_groups(split: Split, groups: Groups, base: Path) -> None:
     for record in split.document.records:
         name = Path(record["file_name"]).name
         if groups.pattern:
-            found = groups.pattern.search(name)
-            group = (found[1] if found else None) or None  # an empty one would be that of every such image
+            match = groups.pattern.search(name)
+            group = (match[1] if match else None) or None  # an empty group would join all such images
         else:
             group = listed.get(name, listed.get(Path(name).stem))
         if group is None:
@@ -234,7 +235,7 @@ def _listed_groups(path: Path) -> dict[str, str]:
 
 
 def _one_group_each(pairs: Iterable[tuple[str, str | None]], path: Path) -> dict[str, str]:
-    """The group of each image that has one; `UserError` for an image in two."""
+    """The group of each image that has one; `UserError` if an image has two."""
     listed: dict[str, str] = {}
     for image, group in pairs:
         if group and listed.setdefault(image, group) != group:

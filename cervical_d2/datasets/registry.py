@@ -1,4 +1,4 @@
-"""Data sets by name. One YAML file describes a data set: ours in `catalog/`, a user's anywhere.
+"""Data sets by name. One YAML file describes a data set: ours are in `catalog/`, a user's can be anywhere.
 
 The split `train` of `bccd` is `bccd_train`; `bccd_train@MAP` is the same images under a label map; `FILE.yaml:SPLIT`
 is a user's own.
@@ -33,10 +33,10 @@ def register_file(path: Path) -> list[str]:
 def resolve(name: str) -> str:
     """The registered name for `name`, which may also be `FILE.yaml:SPLIT`, or `FILE.yaml` alone if it has one split.
 
-    Each `@MAP` behind it is a label map.
+    Each `@MAP` after it is a label map.
 
     Raises:
-        UserError: nothing of that name, with the nearest that there is.
+        UserError: there is no such split; the message suggests a similar name.
     """
     plain, *maps = name_and_maps(name)
     if plain.endswith(YAML):
@@ -80,7 +80,7 @@ def _each_split(name: str) -> list[str]:
 
 
 def name_and_maps(name: str) -> list[str]:
-    """`NAME@MAP@...` in its parts. An @ inside of a path divides nothing: what is before it is no file."""
+    """The parts of `NAME@MAP@...`. An @ inside a path does not split it: the part before it is not a file."""
     parts: list[str] = []
     for part in name.split("@"):
         before = parts[-1] if parts else ""
@@ -95,7 +95,7 @@ def resolve_all(names: Iterable[str]) -> list[str]:
     """The registered names for `names`, which are used together: see `resolve`.
 
     Raises:
-        UserError: as `resolve`; or two files call their data sets the same, so that one would stand for the other.
+        UserError: as `resolve`; or two files give their data sets the same name.
     """
     return _one_file_each((registered, _file(registered)) for registered in map(resolve, names))
 
@@ -103,7 +103,7 @@ def resolve_all(names: Iterable[str]) -> list[str]:
 def splits_of(names: Iterable[str]) -> list[str]:
     """The registered names of all splits of the data sets `names` (`bccd`, `FILE.yaml`), or of the splits themselves.
 
-    Each `@MAP` behind one is a label map. Raises `UserError` as `resolve_all`.
+    Each `@MAP` after one is a label map. Raises `UserError` like `resolve_all`.
     """
     return _one_file_each((split, _file(split)) for name in names for split in _splits_of(name))
 
@@ -118,7 +118,7 @@ def _splits_of(name: str) -> list[str]:
 
 
 def _one_file_each(registered: Iterable[tuple[str, Path | None]]) -> list[str]:
-    """The names of `registered` (name, file); each must still be its file's once all others are registered."""
+    """The names of `registered` (name, file); `UserError` if a later registration has replaced one."""
     pairs = list(registered)
     for name, path in pairs:
         if (other := _file(name)) != path:
@@ -127,28 +127,28 @@ def _one_file_each(registered: Iterable[tuple[str, Path | None]]) -> list[str]:
 
 
 def _file(name: str) -> Path | None:
-    """That describes the registered split `name`; None for one that no YAML file does."""
+    """The YAML file that describes the registered split `name`; None if there is none."""
     return _DEFINITIONS[name].path.resolve() if name in _DEFINITIONS else None
 
 
 def definition_of(name: str) -> Definition:
-    """Where the registered split `name` lies and what is said of it.
+    """The definition of the registered split `name`.
 
     Raises:
-        UserError: it was registered by other means than a YAML file.
+        UserError: it was not registered from a YAML file.
     """
     if name not in _DEFINITIONS:
-        raise UserError(f"{name}: not described by a YAML file, so that its files are not known")
+        raise UserError(f"{name}: not described by a YAML file, so its files are not known")
     return _DEFINITIONS[name]
 
 
 def has_images(name: str) -> bool:
-    """Whether the registered split `name` has images, and not boxes alone."""
+    """Whether the registered split `name` has images, not only boxes."""
     return name not in _DEFINITIONS or "images" in _DEFINITIONS[name].place
 
 
 def class_names(names: list[str]) -> list[str]:
-    """The classes that all of `names` (registered) share, in order; `UserError` where two differ."""
+    """The classes of all registered splits `names`, in order; `UserError` if two differ."""
     first = MetadataCatalog.get(names[0]).get("thing_classes")
     for name in names[1:]:
         other = MetadataCatalog.get(name).get("thing_classes")
@@ -180,17 +180,17 @@ def _register(definition: Definition) -> None:
 
 
 class SplitReader:
-    """Reads a split that a YAML file describes: what `DatasetCatalog` calls for its records."""
+    """Reads a split that a YAML file describes. `DatasetCatalog` calls it for the records."""
 
     def __init__(self, definition: Definition):
         self.definition = definition
 
     def __call__(self) -> list[Record]:
-        """The records, without what only their reading needs. Raises `UserError` as `read_split`."""
+        """The records, without the keys that only the reading needs. Raises `UserError` like `read_split`."""
         return self.read().records
 
     def read(self) -> Document:
-        """Those records, with what else the files say."""
+        """The records, with the other content of the files."""
         split = read_split(self.definition)
         split.problems.settle()
         for record in split.document.records:

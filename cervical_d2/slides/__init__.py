@@ -1,1 +1,1 @@
-"""Opening slides and large images: regions, tissue, tiles. Imports the ground alone."""
+"""Slides and large images: regions, tissue, tile grids. Imports no other room."""

@@ -1,4 +1,4 @@
-"""BMP without compression, of any size: its pixels are mapped into memory as they lie in the file."""
+"""Uncompressed BMP of any size; the pixels are mapped into memory from the file."""
 
 import struct
 from pathlib import Path
@@ -16,7 +16,7 @@ def opens(path: Path) -> bool:
 
 
 class BmpReader:
-    """A BMP of 24 or 32 bits a pixel."""
+    """A BMP with 24 or 32 bits per pixel."""
 
     mpp: float | None = None
     objective: float | None = None
@@ -39,7 +39,7 @@ class BmpReader:
         self.levels = [Level(width, abs(height), 1.0)]
 
     def read(self, _level: int, x: int, y: int, width: int, height: int) -> np.ndarray:
-        """As `Reader.read`."""
+        """See `Reader.read`."""
         assert self._pixels is not None
         if self._upward:
             bottom = len(self._pixels) - y
@@ -49,7 +49,7 @@ class BmpReader:
         return np.ascontiguousarray(window[:, x : x + width, 2::-1])
 
     def close(self) -> None:
-        """As `Reader.close`."""
+        """See `Reader.close`."""
         self._pixels = None
 
 

@@ -1,15 +1,15 @@
-"""Where the tiles of a slide lie, and what share of each a mask covers."""
+"""Positions of the tiles of a slide, and the share of each that a mask covers."""
 
 import numpy as np
 
 
 def starts(length: int, size: int, overlap: int) -> list[int]:
-    """Where tiles of `size` px begin along `length` px so that they cover all of it.
+    """Start positions of tiles of `size` px that cover `length` px.
 
-    Neighbors share `overlap` px; the last one, which would reach over the end, is moved inward and shares more.
+    Neighbors share `overlap` px; the last tile is moved inward instead of crossing the end, and shares more.
     """
     if not 0 <= overlap < size:
-        raise ValueError(f"an overlap of {overlap} px of tiles of {size} px")
+        raise ValueError(f"an overlap of {overlap} px for tiles of {size} px")
     if length <= size:
         return [0]
     return [*range(0, length - size, size - overlap), length - size]
@@ -18,8 +18,8 @@ def starts(length: int, size: int, overlap: int) -> list[int]:
 def shares(mask: np.ndarray, boxes: np.ndarray, scale: float) -> np.ndarray:
     """(T,) share of each of the `boxes` (T, 4), XYXY, that `mask` (H, W) bool covers.
 
-    `scale`: pixels of the mask per pixel of the boxes. What lies outside of the mask is not covered; a box smaller than
-    a pixel of the mask is as covered as that pixel.
+    `scale`: pixels of the mask per pixel of the boxes. Outside the mask nothing is covered; a box smaller than a
+    pixel of the mask gets the value of that pixel.
     """
     sums = np.zeros((mask.shape[0] + 1, mask.shape[1] + 1), np.int64)
     sums[1:, 1:] = mask.cumsum(0, dtype=np.int64).cumsum(1)

@@ -1,6 +1,6 @@
-"""KFB slides (KFBio's scanners, most Chinese TCT slides, the Tianchi challenge) by the package kfbslide.
+"""KFB slides (KFBio scanners, most Chinese TCT slides, the Tianchi challenge), read with the package kfbslide.
 
-Its author verified it on files of version 1.6 only.
+The author of kfbslide tested it only on files of version 1.6.
 """
 
 import struct
@@ -12,8 +12,8 @@ import numpy as np
 from cervical_d2.errors import UserError
 from cervical_d2.slides.slide import Level, on_white, positive
 
-HEADER, COUNT, INDEX = 92, 16, 68  # bytes: length of the header, where the number of tiles and the index's place stand
-RECORD = np.dtype({"names": ["bytes"], "formats": ["<u4"], "offsets": [32], "itemsize": 64})  # of a tile in the index
+HEADER, COUNT, INDEX = 92, 16, 68  # bytes: length of the header, offsets of the tile count and of the index position
+RECORD = np.dtype({"names": ["bytes"], "formats": ["<u4"], "offsets": [32], "itemsize": 64})  # index entry of a tile
 
 
 def opens(path: Path) -> bool:
@@ -34,7 +34,7 @@ def opens(path: Path) -> bool:
 
 
 class KfbReader:
-    """A KFB slide. Of its other images (label, macro) nothing is read."""
+    """A KFB slide. Its other images (label, macro) are not read."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -48,18 +48,18 @@ class KfbReader:
         self.objective = positive(self._slide.properties.get(kfbslide.PROPERTY_NAME_OBJECTIVE_POWER))
 
     def read(self, level: int, x: int, y: int, width: int, height: int) -> np.ndarray:
-        """As `Reader.read`. Tiles that the file lacks are transparent black in kfbslide, and white here."""
+        """See `Reader.read`. Missing tiles are transparent black in kfbslide, and white here."""
         factor = self.levels[level].downsample
         try:
-            # Half a pixel more, as kfbslide rounds down after it has divided by the same factor.
+            # Half a pixel more, because kfbslide divides by the same factor and rounds down.
             region = self._slide.read_region((int((x + 0.5) * factor), int((y + 0.5) * factor)), level, (width, height))
-        except Exception as error:  # of Pillow or the system over a damaged tile
+        except Exception as error:  # from Pillow or the system for a damaged tile
             place = f"at ({x}, {y}) of level {level}"
             raise UserError(f"{self.path}: damaged {place} ({type(error).__name__}); copy it again") from error
         return on_white(np.asarray(region))
 
     def close(self) -> None:
-        """As `Reader.close`."""
+        """See `Reader.close`."""
         self._slide.close()
 
 

@@ -1,6 +1,6 @@
-"""Slides by OpenSlide: SVS, NDPI, MRXS, SCN, BIF, DICOM, tiled TIFF. https://openslide.org/formats/
+"""Slides that OpenSlide reads: SVS, NDPI, MRXS, SCN, BIF, DICOM, tiled TIFF. https://openslide.org/formats/
 
-A TIFF that OpenSlide does not know (in strips) is left to the next reader.
+A TIFF that OpenSlide does not support (in strips) is left to the next reader.
 """
 
 from pathlib import Path
@@ -20,7 +20,7 @@ def opens(path: Path) -> bool:
 
 
 class OpenSlideReader:
-    """A slide of any of OpenSlide's formats. Of its other images (label, macro) nothing is read."""
+    """A slide in any of OpenSlide's formats. Its other images (label, macro) are not read."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -35,7 +35,7 @@ class OpenSlideReader:
         self.objective = positive(known.get(openslide.PROPERTY_NAME_OBJECTIVE_POWER))
 
     def read(self, level: int, x: int, y: int, width: int, height: int) -> np.ndarray:
-        """As `Reader.read`."""
+        """See `Reader.read`."""
         factor = self.levels[level].downsample
         try:
             region = self._slide.read_region((round(x * factor), round(y * factor)), level, (width, height))
@@ -45,7 +45,7 @@ class OpenSlideReader:
         return on_white(np.asarray(region))
 
     def close(self) -> None:
-        """As `Reader.close`."""
+        """See `Reader.close`."""
         self._slide.close()
 
 

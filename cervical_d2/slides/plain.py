@@ -1,7 +1,7 @@
 """Images without tiles: PNG, JPEG, TIFF in strips, of any size.
 
-No part of them can be read without what stands before it. libvips unpacks them once, a strip at a time, into a file
-that is mapped into memory. What a PNG or JPEG says of its resolution is seldom meant, so the scale is not known.
+Such a file can only be read from its beginning. libvips unpacks it once, strip by strip, into a file that is mapped
+into memory. The resolution stored in a PNG or JPEG is rarely correct, so the scale is treated as unknown.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ import pyvips
 from cervical_d2.errors import MachineError, UserError
 from cervical_d2.slides.slide import WHITE, Level
 
-SPARE = 64 << 20  # bytes that stay free on the disk
+SPARE = 64 << 20  # bytes to keep free on the disk
 
 
 def opens(path: Path) -> bool:
@@ -25,7 +25,7 @@ def opens(path: Path) -> bool:
 
 
 class PlainReader:
-    """An image of one level, whose scale is not known. It is unpacked when it is read for the first time."""
+    """An image with one level and unknown scale. It is unpacked at the first read."""
 
     mpp: float | None = None
     objective: float | None = None
@@ -37,7 +37,7 @@ class PlainReader:
         self.levels = [Level(image.width, image.height, 1.0)]
 
     def read(self, _level: int, x: int, y: int, width: int, height: int) -> np.ndarray:
-        """As `Reader.read`. Raises `UserError` for an image that is cut off, `MachineError` if there is no space."""
+        """See `Reader.read`. Raises `UserError` for an image that is cut off, `MachineError` if there is no space."""
         if self._pixels is None:
             self._pixels = self._mapped()
         return np.array(self._pixels[y : y + height, x : x + width])
@@ -47,16 +47,16 @@ class PlainReader:
         if self._scratch is not None:
             return np.memmap(_unpacked(self._path, self._scratch), np.uint8, "r", shape=shape)
         with tempfile.TemporaryDirectory(prefix="cervical-d2.") as folder:
-            # The file has no name afterwards, and its space is free as soon as nobody maps it.
+            # The file is unlinked afterwards; its space is freed when the mapping is closed.
             return np.memmap(_unpacked(self._path, Path(folder)), np.uint8, "r", shape=shape)
 
     def close(self) -> None:
-        """As `Reader.close`."""
+        """See `Reader.close`."""
         self._pixels = None
 
 
 def open_reader(path: Path, scratch: Path | None) -> PlainReader:
-    """The reader of the image. What it unpacks into `scratch` is used again, and is the caller's to remove.
+    """The reader of the image. Files that it unpacks into `scratch` are reused; the caller removes them.
 
     Raises:
         UserError: not an image of 8 bits.
@@ -65,19 +65,19 @@ def open_reader(path: Path, scratch: Path | None) -> PlainReader:
 
 
 def _opened(path: Path) -> pyvips.Image:
-    """The image as RGB, to be read from the top to the bottom once."""
+    """The image as RGB, to be read once from top to bottom."""
     try:
         image = pyvips.Image.new_from_file(str(path), access="sequential", fail_on="truncated")
     except pyvips.Error as error:
-        raise UserError(f"{path}: not a whole image ({_told(error)}); copy it again") from error
+        raise UserError(f"{path}: not a complete image ({_message(error)}); copy it again") from error
     if image.format != "uchar":
-        raise UserError(f"{path}: has pixels of the type {image.format}; convert it to 8 bits a channel")
+        raise UserError(f"{path}: has pixels of the type {image.format}; convert it to 8 bits per channel")
     image = image.colourspace("srgb")
     return image.flatten(background=WHITE) if image.hasalpha() else image
 
 
 def _unpacked(path: Path, folder: Path) -> Path:
-    """The file in `folder` with the pixels of the image; written if it is not there."""
+    """The file in `folder` with the pixels of the image; written if it does not exist."""
     state = path.stat()
     key = f"{path.resolve()} {state.st_size} {state.st_mtime_ns}"
     file = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:20]}.rgb"
@@ -95,12 +95,12 @@ def _unpacked(path: Path, folder: Path) -> Path:
     except pyvips.Error as error:
         if shutil.disk_usage(folder).free < SPARE:
             raise MachineError(f"{folder}: no space left to unpack {path}; free some and run this again") from error
-        raise UserError(f"{path}: damaged ({_told(error)}); copy it again") from error
+        raise UserError(f"{path}: damaged ({_message(error)}); copy it again") from error
     finally:
         partial.unlink(missing_ok=True)
     return file
 
 
-def _told(error: pyvips.Error) -> str:
-    """The last line of what libvips says."""
+def _message(error: pyvips.Error) -> str:
+    """The last line of libvips' message."""
     return [line for line in str(error).splitlines() if line.strip()][-1].strip()

@@ -1,6 +1,6 @@
 """A slide or large image: its size, its scale, and any region of it as RGB.
 
-Pixels are those of level 0, the largest, unless something else is said. A `scale` is output pixels per pixel of level
+Pixels are those of level 0, the largest, unless stated otherwise. A `scale` is output pixels per pixel of level
 0: at 0.25 a region of 800 x 800 px is returned as 200 x 200 px. mpp: micrometers per pixel.
 """
 
@@ -17,13 +17,13 @@ import numpy as np
 from cervical_d2.errors import UserError
 
 WHITE = 255
-BLOCK = 2048  # px of a level that are read at once: memory does not grow with the region
-PLAUSIBLE_MPP = (0.01, 20.0)  # um; a resolution of 72 dpi, which programs write by default, is 353
+BLOCK = 2048  # px of a level read at once, so that memory does not grow with the region
+PLAUSIBLE_MPP = (0.01, 20.0)  # um; 72 dpi, the default of many programs, is 353
 CURE = 'pip install "cervical-d2[slides]"'
 
 
 class Level(NamedTuple):
-    """One level of the pyramid: its size in its own pixels, and how many pixels of level 0 one of them is wide."""
+    """One level of the pyramid: its size in its own pixels, and the width of one of them in pixels of level 0."""
 
     width: int
     height: int
@@ -31,27 +31,27 @@ class Level(NamedTuple):
 
 
 class Reader(Protocol):
-    """What a module of a file format gives: levels from the largest to the smallest, scale where it is known."""
+    """The interface of a file format: levels from the largest to the smallest, and the scale if known."""
 
     levels: Sequence[Level]
     mpp: float | None
     objective: float | None
 
     def read(self, level: int, x: int, y: int, width: int, height: int) -> np.ndarray:
-        """(height, width, 3) uint8 RGB of a window inside of the level, in the level's pixels.
+        """(height, width, 3) uint8 RGB of a window inside the level, in the level's pixels.
 
         Raises:
             UserError: the file is damaged there.
         """
 
     def close(self) -> None:
-        """Free the file."""
+        """Close the file."""
 
 
 class Row(NamedTuple):
     """A row of the table of readers: a module of this room with `opens(path)` and `open_reader(path, scratch)`.
 
-    `libraries`: what it imports, by the name of the import.
+    `libraries`: the names of the packages that it imports.
     """
 
     module: str
@@ -61,7 +61,7 @@ class Row(NamedTuple):
 
 SLIDES = (".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".svslide", ".dcm")
 TIFF = (".tif", ".tiff")
-# The first row that has a file's suffix and opens it, reads it.
+# The first row with the file's suffix whose `opens` accepts it reads the file.
 READERS = (
     Row("kfb", ("kfbslide",), (".kfb",)),
     Row("openslide_reader", ("openslide", "tifffile"), (*SLIDES, *TIFF)),
@@ -70,7 +70,7 @@ READERS = (
 )
 SUFFIXES = tuple(dict.fromkeys(suffix for row in READERS for suffix in row.suffixes))
 SLIDE_SUFFIXES = (".kfb", *SLIDES)
-"""Of files that are slides and nothing else."""
+"""Suffixes of files that can only be slides."""
 
 
 class Slide:
@@ -94,14 +94,14 @@ class Slide:
         self.close()
 
     def close(self) -> None:
-        """Free the file; nothing can be read afterwards."""
+        """Close the file; nothing can be read afterwards."""
         self._reader.close()
 
     def scale_of(self, mpp: float) -> float:
         """The scale at which a pixel is `mpp` micrometers wide.
 
         Raises:
-            UserError: the slide does not say how large its pixels are.
+            UserError: the slide does not state its pixel size.
         """
         if self.mpp is None:
             raise UserError(f"{self.path}: does not state micrometers per pixel; give a scale instead (--scale)")
@@ -110,12 +110,12 @@ class Slide:
     def read_region(
         self, x: float, y: float, width: float, height: float, scale: float = 1.0, mpp: float | None = None
     ) -> np.ndarray:
-        """(round(height * scale), round(width * scale), 3) uint8 RGB of a region; white outside of the slide.
+        """(round(height * scale), round(width * scale), 3) uint8 RGB of a region; white outside the slide.
 
-        Read from the smallest level that is no smaller than asked for. `mpp` stands in place of `scale`.
+        Read from the smallest level that is fine enough. `mpp` replaces `scale`.
 
         Raises:
-            UserError: the file is damaged there, or `mpp` is asked for and the slide's own is not known.
+            UserError: the file is damaged there, or `mpp` is given and the slide's own is unknown.
         """
         scale = scale if mpp is None else self.scale_of(mpp)
         columns, rows = max(1, round(width * scale)), max(1, round(height * scale))
@@ -134,7 +134,7 @@ class Slide:
         return region
 
     def _window(self, number: int, edges: Sequence[float]) -> np.ndarray:
-        """The window with the `edges` left, top, right, bottom of a level, in its pixels; white outside."""
+        """A window of a level with the `edges` left, top, right, bottom in its pixels; white outside the level."""
         x1, y1 = round(edges[0]), round(edges[1])
         x2, y2 = max(round(edges[2]), x1 + 1), max(round(edges[3]), y1 + 1)
         level = self.levels[number]
@@ -150,13 +150,13 @@ class Slide:
         return window
 
     def thumbnail(self, max_side: int) -> np.ndarray:
-        """The whole slide, its longer side `max_side` px, or as it is where it is no longer than that."""
+        """The whole slide with a longer side of `max_side` px, or at full size if that is smaller."""
         width, height = self.size
         return self.read_region(0, 0, width, height, min(1.0, max_side / max(width, height)))
 
 
 def nearest_level(levels: Sequence[Level], scale: float) -> int:
-    """The smallest level that holds at least as many pixels as the scale asks for; 0 if none does."""
+    """The smallest level with at least the resolution of `scale`; 0 if there is none."""
     fine = [number for number, level in enumerate(levels) if level.downsample * scale <= 1 + 1e-3]
     return fine[-1] if fine else 0
 
@@ -169,10 +169,10 @@ def _resized(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
 
 
 def open_slide(path: Path | str, scratch: Path | None = None) -> Slide:
-    """The slide or image at `path`. Images that cannot be read in parts are unpacked once, into the folder `scratch`.
+    """The slide or image at `path`. Images that cannot be read in parts are unpacked once into `scratch`.
 
     Raises:
-        UserError: no such file, no permission, a library is missing, not a whole slide or image, not 8-bit.
+        UserError: no such file, no permission, a library is missing, not a complete slide or image, not 8-bit.
         MachineError: no space to unpack an image.
     """
     path = Path(path)
@@ -182,12 +182,12 @@ def open_slide(path: Path | str, scratch: Path | None = None) -> Slide:
         raise UserError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from error
     rows = [row for row in READERS if path.suffix.lower() in row.suffixes]
     if not rows:
-        raise UserError(f"{path}: not a file name of a slide; there are {', '.join(SUFFIXES)}")
+        raise UserError(f"{path}: not the file name of a slide; known suffixes: {', '.join(SUFFIXES)}")
     for row in rows:
         module = _module(row, path)
         if module.opens(path):
             return Slide(path, module.open_reader(path, scratch))
-    raise UserError(f"{path}: not a whole slide or image that can be opened; copy it again")
+    raise UserError(f"{path}: not a complete slide or image that can be opened; copy it again")
 
 
 def _module(row: Row, path: Path) -> ModuleType:
@@ -203,19 +203,19 @@ def slide_files(places: Sequence[Path]) -> Iterator[Path]:
     """The slides among and below `places`, sorted by their paths.
 
     Raises:
-        UserError: there is none in one of them.
+        UserError: one of them has no slide.
     """
     for place in places:
         files = sorted(file for file in place.rglob("*") if file.suffix.lower() in SUFFIXES) if place.is_dir() else []
         if place.is_file():
             files = [place]
         if not files:
-            raise UserError(f"{place}: no slide there; there are {', '.join(SUFFIXES)}")
+            raise UserError(f"{place}: no slide there; known suffixes: {', '.join(SUFFIXES)}")
         yield from files
 
 
 def positive(text: str | None) -> float | None:
-    """A property of a slide as a number; None where it is missing, no number, or not above 0."""
+    """A property of a slide as a number; None if it is missing, not a number, or not positive."""
     try:
         value = float(text or "")
     except ValueError:
@@ -224,7 +224,7 @@ def positive(text: str | None) -> float | None:
 
 
 def on_white(rgba: np.ndarray) -> np.ndarray:
-    """(H, W, 3) of (H, W, 4) uint8; where a slide was not scanned, alpha is 0 and the color black."""
+    """(H, W, 3) from (H, W, 4) uint8, on white; unscanned areas of a slide are black with alpha 0."""
     alpha = rgba[..., 3:]
     if alpha.min(initial=WHITE) == WHITE:
         return np.ascontiguousarray(rgba[..., :3])

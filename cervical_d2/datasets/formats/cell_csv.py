@@ -1,4 +1,4 @@
-"""CSV of single cells for a classifier: a row an image, the columns by their names in the first line.
+"""CSV of single cells for a classifier: one row per image, columns named in the first line.
 
     file, label[, group[, fold]]     group: slide or patient; fold: its part in a cross-validation
 
@@ -17,11 +17,11 @@ from cervical_d2.errors import UserError
 
 NEEDED = ("file", "label")
 CARRIED = {"group": "group_id", "fold": "fold"}
-"""Columns that a record carries, and under which key."""
+"""Optional columns, and the record's key for each."""
 
 
 def read(source: Source, problems: Problems) -> Document:
-    """One record a row; sizes are looked up in the images.
+    """One record per row; sizes come from the image headers.
 
     Raises:
         UserError: no such file, not a CSV in UTF-8, or a column is missing.
@@ -57,13 +57,13 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     reader = csv.DictReader(lines, delimiter=max(",;\t", key=(lines or [""])[0].count))
     reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or ()]
     if twice := [name for name in (*NEEDED, *CARRIED) if reader.fieldnames.count(name) > 1]:
-        raise UserError(f"{path}: two columns are called {twice[0]!r}; rename the one that is not meant")
+        raise UserError(f"{path}: two columns are called {twice[0]!r}; rename the wrong one")
     if missing := [name for name in NEEDED if name not in reader.fieldnames]:
-        raise UserError(f"{path}: no column {missing[0]!r} in the first line; write file,label[,group[,fold]]")
+        raise UserError(f"{path}: the first line has no column {missing[0]!r}; write file,label[,group[,fold]]")
     try:
         yield from ((reader.line_num, row) for row in reader)
     except csv.Error as error:
-        raise UserError(f"{path}: line {reader.line_num} is not a row of CSV ({error}); mend it") from error
+        raise UserError(f"{path}: line {reader.line_num} is not a CSV row ({error}); fix it") from error
 
 
 def _carried(row: dict[str, str]) -> Record:

@@ -1,4 +1,4 @@
-"""COCO JSON: ids from anywhere, gaps, any order. https://cocodataset.org/#format-data
+"""COCO JSON with ids of any kind, in any order, with gaps. https://cocodataset.org/#format-data
 
 Beyond COCO: `group_id` on images; `ignore` 1 and `point` [x, y] on annotations, which then need no bbox.
 """
@@ -34,7 +34,7 @@ FLAGS = {None: 0, 0: 0, 1: 1, "0": 0, "1": 1}  # also False and True, which equa
 
 
 def read(source: Source, problems: Problems) -> Document:
-    """One record an image, in the file's order; images without boxes included.
+    """One record per image, in the file's order, including images without boxes.
 
     Raises:
         UserError: the file is not COCO JSON at all.
@@ -45,7 +45,7 @@ def read(source: Source, problems: Problems) -> Document:
     categories = _categories(document, path, problems)
     annotations = _annotations(document, images, categories, path, problems)
     folder = ImageFolder(source.images)
-    # Of two images with one id the first gets the boxes; the second is told by the checks.
+    # Of two images with one id the first gets the boxes; the checks report the second.
     records = [_record(image, folder, annotations.pop(image["id"], []), path) for image in images]
     info = document.get("info") if isinstance(document.get("info"), dict) else None
     return Document(listed(records, source, problems), list(categories.values()), source.images, info, categories)
@@ -61,12 +61,12 @@ def _load(path: Path) -> dict[str, Any]:
             what = _other_form(document)
             raise UserError(f"{path}: no list {key!r}; a COCO file has images, annotations and categories{what}")
     if any(isinstance(entry, dict) and "segments_info" in entry for entry in document["annotations"][:1]):
-        raise UserError(f"{path}: COCO's panoptic form, whose cells are colors of PNG files; use the file with boxes")
+        raise UserError(f"{path}: COCO's panoptic format, with cells as colors in PNG files; use the file with boxes")
     return document
 
 
 def _other_form(document: Any) -> str:
-    """What a file that is not COCO's is, where that is known."""
+    """What a file that is not COCO JSON is, if known."""
     if isinstance(document, list) and document and isinstance(document[0], dict):
         if "score" in document[0] and "image_id" in document[0]:
             return "; this is a list of predictions"
@@ -102,7 +102,7 @@ def _categories(document: dict[str, Any], path: str, problems: Problems) -> dict
     for entry in _entries(document, "categories", path, problems):
         number_, name = entry["id"], str(entry["name"])
         if number_ in names:
-            clash = f"the category id {number_!r} of {name!r} is {names[number_]!r}'s already"
+            clash = f"the category id {number_!r} of {name!r} is already used by {names[number_]!r}"
             problems.add("duplicate-class-id", path, clash)
         names.setdefault(number_, name)
     return names
@@ -111,7 +111,7 @@ def _categories(document: dict[str, Any], path: str, problems: Problems) -> dict
 def _annotations(
     document: dict[str, Any], images: list[Record], categories: dict[Any, str], path: str, problems: Problems
 ) -> dict[Any, list[Record]]:
-    """Those of each image id that can be understood."""
+    """The well-formed annotations of each image id."""
     names = {image["id"]: image["file_name"] for image in reversed(images)}
     by_image: dict[Any, list[Record]] = {number_: [] for number_ in names}
     for place, entry in enumerate(consumed(document["annotations"])):
@@ -126,11 +126,11 @@ def _annotations(
                 continue
             if entry.get("category_id") not in categories and not entry.get("ignore"):
                 known = ", ".join(sorted(map(repr, categories)))
-                finding = f"category_id {entry.get('category_id')!r:.80} is out of range, the file has {known}"
+                finding = f"category_id {entry.get('category_id')!r:.80} is out of range; the file has {known}"
                 problems.add("class-out-of-range", Place(path, names[image_id], where), finding)
                 continue
             by_image[image_id].append(_annotation(entry, categories, where))
-        except (AttributeError, TypeError, KeyError):  # not an object; an id that is a list; a flag that is a word
+        except (AttributeError, TypeError, KeyError):  # not an object; an id that is a list; a flag that is text
             problems.add("malformed", f"{path}: annotations[{place}]", f"{entry!r:.80} is not an annotation")
     return by_image
 
@@ -179,7 +179,7 @@ def write(document: Document, path: Path) -> None:
 
 
 def coco_document(document: Document) -> dict[str, Any]:
-    """`document` as COCO's dict: ids as they are where they are ids and not names; the others are numbered."""
+    """`document` as COCO's dict. Image ids that are only names, and missing ids, get new numbers."""
     records = document.records
     ids = {name: place for place, name in enumerate(document.classes, start=1)}
     own = [record["image_id"] for record in records]
@@ -200,7 +200,7 @@ def coco_document(document: Document) -> dict[str, Any]:
 
 
 def numbered(ids: Iterable[Any]) -> list[Any]:
-    """`ids` with a new number, above all others, for each None and each repetition."""
+    """`ids` with a new number, above all others, for each None and each duplicate."""
     first, kept = set(), []
     for own in ids:
         kept.append(None if own in first else own)

@@ -1,13 +1,13 @@
-"""CSV: a row a box or a center, the columns by their names in the first line; the others are ignored.
+"""CSV: one row per box or center, columns named in the first line; other columns are ignored.
 
     image, class, x1, y1, x2, y2     or xmin, ymin, xmax, ymax; in pixels
     image, class, left, top, width, height     or cx, cy, width, height: the center
     image, class, x, y, width, height     `xy` of the data set says whether x, y is the corner or the center
     image, class, x, y               centers
-    image_width, image_height, image_id, group_id, id, ignore, iscrowd, score, area     where wanted
+    image_width, image_height, image_id, group_id, id, ignore, iscrowd, score, area     optional
 
-Separated by commas, semicolons (then with decimal points or commas) or tabs. A row with nothing but an image is an
-image without annotations; a box without a class, but with ignore 1, an ignore region.
+Separated by commas, semicolons (then with decimal points or commas) or tabs. A row with only an image is an image
+without annotations; a box with ignore 1 and no class is an ignore region.
 """
 
 import csv
@@ -59,10 +59,10 @@ Row = dict[str, str]
 
 
 def read(source: Source, problems: Problems) -> Document:
-    """One record an image, in the order of its first row; sizes from the table or else from the images' headers.
+    """One record per image, in the order of the first rows; sizes from the table or else from the image headers.
 
     Raises:
-        UserError: no such file, not UTF-8, columns are missing, or x, y may be the corner or the center of a box.
+        UserError: no such file, not UTF-8, missing columns, or x, y that may be the corner or the center of a box.
     """
     records: dict[str, Record | None] = {}
     folder = ImageFolder(source.images)
@@ -74,19 +74,19 @@ def read(source: Source, problems: Problems) -> Document:
         raise UserError(f"{source.annotations}: {fault}; check the data set's paths") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{source.annotations}: not UTF-8 ({error}); save it as 'CSV UTF-8'") from error
-    found = [record for record in records.values() if record is not None]
+    sized = [record for record in records.values() if record is not None]
     kind = SIZED.get(columns, "corner") or source.xy
-    if (kind or start(found, source.annotations)) == "center":
-        for annotation in (entry for record in found for entry in record["annotations"] if "bbox" in entry):
+    if (kind or start(sized, source.annotations)) == "center":
+        for annotation in (entry for record in sized for entry in record["annotations"] if "bbox" in entry):
             annotation["bbox"] = [tidy(value) for value in around(annotation["bbox"])]
-    names = {entry["category"]: None for rec in found for entry in rec["annotations"] if entry["category"] is not None}
-    return Document(listed(found, source, problems), list(names), source.images)
+    names = {entry["category"]: None for rec in sized for entry in rec["annotations"] if entry["category"] is not None}
+    return Document(listed(sized, source, problems), list(names), source.images)
 
 
 def _read_rows(
     file: TextIO, source: Source, folder: ImageFolder, records: dict[str, Record | None], problems: Problems
 ) -> tuple[str, ...]:
-    """Fill `records`, by the images' names; None for one whose size is not known, which is told once.
+    """Fill `records` by image name; None for an image of unknown size, which is reported once.
 
     Returns the columns of the boxes.
     """
@@ -98,7 +98,7 @@ def _read_rows(
     for line, fields in progress_bar(_rows(file, delimiter, path, problems), desc="reading rows", unit="row"):
         place = Place(str(path), None, line, "line")
         if len(fields) != len(header):
-            problems.add("malformed", place, f"has {len(fields)} fields, the first line has {len(header)}")
+            problems.add("malformed", place, f"has {len(fields)} fields, but the first line has {len(header)}")
             continue
         row = dict(zip(header, map(str.strip, fields), strict=True))
         name = row["image"]
@@ -112,7 +112,7 @@ def _read_rows(
         if any(map(math.isnan, (*box, *point))):
             annotation["met"] = met([row[column] for column in (box_columns or point_columns)])
         if annotation["category"] is None and "ignore" not in annotation:
-            problems.add("malformed", place, "has no class, which only a row without a box may do")
+            problems.add("malformed", place, "has coordinates, but no class")
         elif not (box or point):
             problems.add("malformed", place, "has no coordinates")
         else:
@@ -121,7 +121,7 @@ def _read_rows(
 
 
 def _rows(file: TextIO, delimiter: str, path: Path, problems: Problems) -> Iterator[tuple[int, list[str]]]:
-    """Each row that is not blank, with its line."""
+    """Each row that is not blank, with its line number."""
     reader = csv.reader(file, delimiter=delimiter)
     while True:
         try:
@@ -130,16 +130,16 @@ def _rows(file: TextIO, delimiter: str, path: Path, problems: Problems) -> Itera
             return
         except csv.Error as error:
             place = Place(str(path), None, reader.line_num + 1, "line")
-            problems.add("malformed", place, f"not a row of CSV ({error})")
+            problems.add("malformed", place, f"not a CSV row ({error})")
             continue
         if any(fields):
             yield reader.line_num + 1, fields
 
 
 def _pixels(row: Row, columns: tuple[str, ...], delimiter: str) -> list[float]:
-    """The numbers in `columns`, corners for sizes; [] where all are empty."""
+    """The numbers in `columns`, with sizes converted to corners; [] if all are empty."""
     texts = [row[column] for column in columns]
-    if not any(texts):  # nor where there are no such columns
+    if not any(texts):  # also if there are no such columns
         return []
     if delimiter != ",":
         texts = [text.replace(",", ".") for text in texts]
@@ -159,7 +159,7 @@ def _record(row: Row, place: Place, source: Source, folder: ImageFolder, problem
         width, height = (tidy(number(row.get(column))) for column in SIZE)
         record: Record | None = {"file_name": str(image), "height": height, "width": width, "annotations": []}
     elif source.images is None:
-        problems.add("malformed", place, f"no {' and '.join(SIZE)}, and no folder of images to look them up")
+        problems.add("malformed", place, f"no {' and '.join(SIZE)}, and no image folder to read them from")
         return None
     else:
         record = image_record(image, "", source.annotations, problems)
@@ -175,7 +175,7 @@ def _annotation(row: Row, line: int, box: list[float], point: list[float]) -> Re
     annotation: Record = {
         "category": row["class"] or None,
         "iscrowd": int(row.get("iscrowd", "").lower() in YES),
-        # Without a number of its own it is found by its line, which is no number to keep.
+        # An annotation without an id is named by its line; the text keeps that from being written as an id.
         "id": _whole(own) if own else f"of line {line}",
     }
     if box:
@@ -188,12 +188,12 @@ def _annotation(row: Row, line: int, box: list[float], point: list[float]) -> Re
 
 
 def _whole(text: str) -> int | str:
-    """A number where it is one and written as one writes it (not 007)."""
+    """An integer if `text` is one in plain form (not 007)."""
     return int(text) if re.fullmatch(r"0|[1-9][0-9]{0,18}", text) else text
 
 
 def write(document: Document, path: Path) -> None:
-    """One file with all columns; a row with nothing but the image for each image without annotations.
+    """One file with all columns; an image without annotations gets a row with only the image.
 
     Raises:
         UserError: `path` exists.

@@ -1,6 +1,6 @@
 """One folder per class with images of single cells, as Herlev and the crops of ComparisonDetector are published.
 
-Each image becomes one box of its whole size. Herlev's masks (`NAME-d.bmp`) are passed over.
+Each image becomes one box of its whole size. Herlev's masks (`NAME-d.bmp`) are skipped.
 """
 
 from pathlib import Path, PurePosixPath
@@ -15,21 +15,21 @@ MASK = "-d.bmp"
 
 
 def read(source: Source, problems: Problems) -> Document:
-    """One record an image, by folder and name; `source.annotations` is the folder of the classes' folders.
+    """One record per image, by folder and name; `source.annotations` is the folder of the classes' folders.
 
     Raises:
-        UserError: there is no such folder, or no image in a folder in it.
+        UserError: there is no such folder, or no image in its subfolders.
     """
     root = source.annotations
     if not root.is_dir():
-        raise UserError(f"{root}: no such folder; name the one that holds a folder per class")
+        raise UserError(f"{root}: no such folder; name the folder that holds one folder per class")
     names = [PurePosixPath(name) for name in ImageFolder(root).names() if not name.lower().endswith(MASK)]
     if not any(len(name.parts) > 1 for name in names):
-        raise UserError(f"{root}: lists no image; put the images into a folder per class")
+        raise UserError(f"{root}: has no image in a subfolder; put the images into one folder per class")
     records = []
     for name in progress(names):
         if len(name.parts) == 1:
-            problems.add("stray-file", str(root / name), "an image beside the folders of the classes")
+            problems.add("stray-file", str(root / name), "an image outside the class folders")
             continue
         record = image_record(root / name, stem_of(str(name)), root, problems)
         if record is not None:
@@ -40,7 +40,7 @@ def read(source: Source, problems: Problems) -> Document:
 
 
 def empty_classes(source: Source) -> list[tuple[Path, str]]:
-    """The folders of classes that hold no image, with the names of their classes."""
+    """The class folders without an image, with their class names."""
     folders = [child for child in sorted(source.annotations.iterdir()) if child.is_dir()]
     return [(folder, folder.name) for folder in folders if not ImageFolder(folder).names()]
 

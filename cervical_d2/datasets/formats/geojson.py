@@ -1,9 +1,9 @@
-"""GeoJSON as QuPath 0.2 to 0.5 writes and reads it: a file an image, pixels of the full image.
+"""GeoJSON as QuPath 0.2 to 0.5 writes and reads it: one file per image, in pixels of the full image.
 
-A FeatureCollection or a bare list of Features; children in `properties.childObjects`. The box around a polygon is read,
-a point as a center; of the measurements `score` and `area`. Classes that end in "*", as QuPath's own "Ignore*" and
-"Region*" do, are ignore regions. Written:
-`id` is a UUID that carries the annotation's number, since QuPath (from 0.4) keeps it through every change of an object.
+A FeatureCollection or a bare list of Features; children in `properties.childObjects`. A polygon is read as the
+box around it, a point as a center; of the measurements only `score` and `area`. Classes that end in "*", such as
+QuPath's "Ignore*" and "Region*", are ignore regions. The written `id` is a UUID that encodes the annotation's number,
+because QuPath (from 0.4) keeps it when an object is changed.
 https://qupath.readthedocs.io/en/0.5/docs/advanced/exporting_annotations.html
 """
 
@@ -30,15 +30,20 @@ from cervical_d2.datasets.problems import Place, Problems
 from cervical_d2.files import write_folder
 
 SUFFIX = ".geojson"
-IGNORE, GRAY = "Ignore*", (180, 180, 180)  # QuPath's name and color for regions that it passes over
-DERIVED = ": "  # between the parts of a class in QuPath ("Tumor: Positive")
-NESTING = {"Polygon": 1, "MultiPolygon": 2, "LineString": 0, "MultiLineString": 1}  # of lists around the corners
+IGNORE, GRAY = "Ignore*", (180, 180, 180)  # QuPath's name and color for regions that it ignores
+DERIVED = ": "  # separates the parts of a QuPath class ("Tumor: Positive")
+NESTING = {
+    "Polygon": 1,
+    "MultiPolygon": 2,
+    "LineString": 0,
+    "MultiLineString": 1,
+}  # depth of the lists around the corners
 OURS = re.compile(r"cd2b0c5e-([0-9a-f]{4})-8([0-9a-f]{3})-8([0-9a-f]{3})-([0-9a-f]{12})")  # a UUID of version 8
-DIGITS = 22  # of it for the number
+DIGITS = 22  # hexadecimal digits of it that hold the number
 
 
 def read(source: Source, problems: Problems) -> Document:
-    """One record a GeoJSON file (`STEM.geojson` or `IMAGE.EXTENSION.geojson`); sizes from the images' headers.
+    """One record per GeoJSON file (`STEM.geojson` or `IMAGE.EXTENSION.geojson`); sizes from the image headers.
 
     Raises:
         UserError: there are no GeoJSON files, or no folder of images.
@@ -87,7 +92,7 @@ def _table(value: Any) -> dict[str, Any]:
 
 
 def _objects(feature: Any) -> Iterator[Record]:
-    """The annotations of one object: one, or one for each point. Raises `ValueError` for what cannot be read."""
+    """The annotations of one object: one, or one for each point. Raises `ValueError` if it cannot be read."""
     geometry, properties = _table(_table(feature).get("geometry")), _table(_table(feature).get("properties"))
     places = _places(geometry)
     name = _class_name(properties.get("classification"))
@@ -97,14 +102,14 @@ def _objects(feature: Any) -> Iterator[Record]:
     number_ = _number(_table(feature).get("id"))
     for place in places:
         annotation: Record = {"category": None if ignored else name, "iscrowd": int(ignored)}
-        # The points of one object share its id, which then tells none of them.
+        # The points of one object share its id, so it cannot identify them.
         annotation |= {"id": number_ if len(places) == 1 else str(feature.get("id"))} | place
         annotation |= measures(_measured(properties.get("measurements")).get, annotation.get("bbox"))
         yield annotation | ({"ignore": 1} if ignored else {})
 
 
 def _measured(measurements: Any) -> dict[str, Any]:
-    """QuPath's table of measurements, before 0.4 a list of `{"name": , "value": }`."""
+    """QuPath's table of measurements; before 0.4 a list of `{"name": , "value": }`."""
     if isinstance(measurements, list):
         return {str(_table(entry).get("name")): _table(entry).get("value") for entry in measurements}
     return _table(measurements)
@@ -123,15 +128,15 @@ def _places(geometry: dict[str, Any]) -> list[Record]:
         points = coordinates if kind == "MultiPoint" else [coordinates]
         return [{"point": list(point)} for point in _corners(points, 0)]
     if kind not in NESTING:
-        raise ValueError(f"geometry {kind!r} is none of Point, MultiPoint, {', '.join(NESTING)}")
+        raise ValueError(f"geometry {kind!r} is not one of Point, MultiPoint, {', '.join(NESTING)}")
     xs, ys = zip(*_corners(coordinates, NESTING[kind]), strict=True)
-    # min and max pass over NaN.
+    # min and max ignore NaN.
     corners = [min(xs), min(ys), max(xs), max(ys)] if all(x == x for x in xs + ys) else [float("nan")] * 4
     return [{"bbox": corners, "bbox_mode": BoxMode.XYXY_ABS}]
 
 
 def _corners(coordinates: Any, nesting: int) -> list[tuple[float, float]]:
-    """All (x, y) in lists `nesting` deep. Raises `ValueError` for anything else, and for none."""
+    """All (x, y) in lists `nesting` deep. Raises `ValueError` for anything else, or if there are none."""
     for _ in range(nesting):
         if not isinstance(coordinates, list) or not all(isinstance(inner, list) for inner in coordinates):
             raise ValueError("its coordinates are not lists of corners")
@@ -145,8 +150,8 @@ def _corners(coordinates: Any, nesting: int) -> list[tuple[float, float]]:
 
 def _number(uuid: Any) -> int | str:
     """The annotation's number in a UUID of ours; otherwise the text of the id."""
-    found = OURS.fullmatch(uuid) if isinstance(uuid, str) else None
-    return int("".join(found.groups()), 16) if found else str(uuid)
+    match = OURS.fullmatch(uuid) if isinstance(uuid, str) else None
+    return int("".join(match.groups()), 16) if match else str(uuid)
 
 
 def _uuid(number_: Any) -> dict[str, str]:
@@ -157,7 +162,7 @@ def _uuid(number_: Any) -> dict[str, str]:
 
 
 def write(document: Document, path: Path) -> None:
-    """A folder with a GeoJSON file an image, to be dragged onto the image in QuPath.
+    """A folder with one GeoJSON file per image, to be dragged onto the image in QuPath.
 
     Raises:
         UserError: `path` exists.

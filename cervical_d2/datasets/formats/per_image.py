@@ -1,4 +1,4 @@
-"""What the formats with a file of annotations an image share: lists of images, files to images, images to records."""
+"""Shared by the formats with one annotation file per image: image lists, annotation files, records from headers."""
 
 import json
 import re
@@ -17,7 +17,7 @@ from cervical_d2.slides.slide import open_slide
 
 
 def subset_stems(path: Path) -> list[str]:
-    """The stems that a file lists one a line; VOC's 1 or -1 behind them and an image's extension are passed over.
+    """The stems that a file lists, one per line; VOC's 1 or -1 after them and image extensions are ignored.
 
     Raises:
         UserError: it cannot be read, or lists nothing.
@@ -27,7 +27,7 @@ def subset_stems(path: Path) -> list[str]:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); check the data set's paths") from error
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not a text file ({error}); list the images, one a line") from error
+        raise UserError(f"{path}: not a text file ({error}); list the images, one per line") from error
     stems = [stem_of(re.sub(r"\s+-?[01]$", "", line.strip())) for line in lines if line.strip()]
     if not stems:
         raise UserError(f"{path}: lists no image; check the data set's paths")
@@ -35,28 +35,28 @@ def subset_stems(path: Path) -> list[str]:
 
 
 def annotation_files(folder: Path, suffix: str, subset: Path | None = None) -> dict[str, Path]:
-    """By their stems relative to `folder`: the files of `subset`, there or not, or all below `folder`, sorted.
+    """The files by their stems relative to `folder`: those of `subset`, even if missing, or all below `folder`, sorted.
 
     Raises:
-        UserError: there is no such folder, or nothing in it.
+        UserError: there is no such folder, or no such file in it.
     """
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; name the one that holds the {suffix} files")
+        raise UserError(f"{folder}: no such folder; name the folder that holds the {suffix} files")
     if subset:
         return {stem: folder / f"{stem}{suffix}" for stem in subset_stems(subset)}
-    found = [path for path in files_below(folder) if path.name.endswith(suffix)]
-    if not found:
+    files = [path for path in files_below(folder) if path.name.endswith(suffix)]
+    if not files:
         raise UserError(f"{folder}: lists no image: no {suffix} file in it; check the data set's paths")
-    return {path.relative_to(folder).as_posix().removesuffix(suffix): path for path in found}
+    return {path.relative_to(folder).as_posix().removesuffix(suffix): path for path in files}
 
 
 def progress(items: Iterable[Any]) -> Iterable[Any]:
-    """`items` with a bar if it takes more than a moment."""
+    """`items` with a progress bar if reading takes more than a moment."""
     return progress_bar(items, desc="reading annotations", unit="file")
 
 
 def listed(records: list[Record], source: Source, problems: Problems) -> list[Record]:
-    """Those of `records` that `source.subset` lists, in its order, for formats whose one file holds all images."""
+    """The records that `source.subset` lists, in its order, for formats with one file for all images."""
     if not source.subset:
         return records
     root = Document(records, [], source.images)
@@ -74,7 +74,7 @@ def load_json(path: Path) -> Any:
     """The file's content.
 
     Raises:
-        ValueError: what is wrong with it.
+        ValueError: the file cannot be read or is not JSON.
     """
     try:
         return json.loads(path.read_bytes())
@@ -87,20 +87,20 @@ def load_json(path: Path) -> Any:
 
 
 def images_folder(source: Source) -> Path:
-    """Where the images are, for formats whose files hold no sizes.
+    """The image folder, for formats whose files do not give image sizes.
 
     Raises:
-        UserError: no folder is named, or there is none.
+        UserError: no folder is named, or it does not exist.
     """
     if source.images is None:
-        raise UserError(f"{source.annotations}: these files hold no sizes of images; name the images' folder")
+        raise UserError(f"{source.annotations}: these files do not give image sizes; name the image folder")
     if not source.images.is_dir():
-        raise UserError(f"{source.images}: no such folder; name the one that holds the images")
+        raise UserError(f"{source.images}: no such folder; name the folder that holds the images")
     return source.images
 
 
 def image_record(image: Path, image_id: str, annotations: Path, problems: Problems) -> Record | None:
-    """A record without annotations, its size from the image's header; None, and told, where that cannot be read.
+    """A record without annotations, its size from the image header; None and a problem if that cannot be read.
 
     Raises:
         UserError: a slide, or an image as large as one, that cannot be opened.
@@ -108,7 +108,7 @@ def image_record(image: Path, image_id: str, annotations: Path, problems: Proble
     header = look_at(image)
     if isinstance(header, Header):
         width, height = header.size
-    elif header[0] == "huge-image":  # it can be cut into tiles, and needs its size for that
+    elif header[0] == "huge-image":  # it can be cut into tiles, which needs its size
         with open_slide(image) as slide:
             width, height = slide.size
     else:
@@ -126,21 +126,23 @@ def image_record(image: Path, image_id: str, annotations: Path, problems: Proble
 
 
 def whole_image(record: Record, label: str, number: int = 1) -> Record:
-    """The annotation of an image that shows one cell and no more: a box of all of it."""
+    """The annotation of an image that shows a single cell: a box of the whole image."""
     box = [0, 0, record["width"], record["height"]]
     return {"bbox": box, "bbox_mode": BoxMode.XYXY_ABS, "category": label, "iscrowd": 0, "id": number}
 
 
 def by_stem(document: Document) -> Iterator[tuple[str, Record]]:
-    """Each record with the name of its file of annotations, without the suffix.
+    """Each record with the name of its annotation file, without the suffix.
 
     Raises:
-        UserError: two images differ in nothing but their extension.
+        UserError: two images differ only in their extension.
     """
     seen: set[str] = set()
     for record in progress_bar(document.records, desc="writing annotations", unit="file"):
         stem = document.stem(record)
         if stem.casefold() in seen:
-            raise UserError(f"{record['file_name']}: a second image called {stem}, one file for both; rename one")
+            raise UserError(
+                f"{record['file_name']}: another image is also called {stem}, and both need one file; rename one"
+            )
         seen.add(stem.casefold())
         yield stem, record

@@ -1,4 +1,4 @@
-"""The embedded demo set: drawn when it is first read, then a COCO data set like any other."""
+"""The built-in demo set: drawn when it is first read, then read like any COCO data set."""
 
 from cervical_d2.datasets.formats import Document, Source, coco
 from cervical_d2.datasets.problems import Problems
@@ -9,7 +9,7 @@ def read(source: Source, problems: Problems) -> Document:
     """The records of a demo split; draws the whole set beside the annotations if it is not there yet.
 
     Raises:
-        UserError: there is no such folder, and none can be made.
+        UserError: the folder does not exist and cannot be created.
     """
     from cervical_d2.demo.scenes import write_dataset
 
@@ -19,7 +19,7 @@ def read(source: Source, problems: Problems) -> Document:
         except OSError as error:
             raise UserError(
                 f"{source.annotations.parent}: the demo set cannot be written ({error.strerror}); "
-                "set XDG_CACHE_HOME to a folder that can"
+                "set XDG_CACHE_HOME to a writable folder"
             ) from error
     return coco.read(source, problems)
 

@@ -1,7 +1,7 @@
-"""Tianchi's cervical slides (2019): a JSON file a slide, `[{"x": , "y": , "w": , "h": , "class": }]` in slide pixels.
+"""Slides of Tianchi 2019: one JSON file per slide, `[{"x": , "y": , "w": , "h": , "class": }]` in slide pixels.
 
-Regions and cells are listed together (`drop: [roi]` leaves the regions out), a region once for every time that it was
-looked at: what is listed twice is read once. https://tianchi.aliyun.com/competition/entrance/231757
+Regions and cells are listed together (`drop: [roi]` leaves the regions out). A region is listed once for every time
+that it was viewed; duplicates are read once. https://tianchi.aliyun.com/competition/entrance/231757
 """
 
 import json
@@ -29,7 +29,7 @@ KEYS = ("x", "y", "w", "h")
 
 
 def read(source: Source, problems: Problems) -> Document:
-    """One record a JSON file, its group the slide; the image of that stem may be in any folder below the images'.
+    """One record per JSON file; its group is the slide. The image of that stem may be in any subfolder of the images.
 
     Raises:
         UserError: there are no JSON files, or no folder of images.
@@ -58,7 +58,7 @@ def read(source: Source, problems: Problems) -> Document:
 
 
 def _slides(root: Path) -> dict[str, Path]:
-    """By stem; of an image and a slide with one stem the image."""
+    """The files by stem; of an image and a slide with the same stem, the image."""
     files = files_below(root)
     return {
         path.stem: path
@@ -79,13 +79,13 @@ def _annotations(entries: list[Any], path: Path, problems: Problems) -> list[Rec
         annotation |= {"category": entry["class"], "iscrowd": 0, "id": place}
         if any(map(math.isnan, (x, y, w, h))):
             annotation["met"] = met([entry.get(key) for key in KEYS])
-        # Texts, as NaN is not equal to itself.
+        # As text, because NaN is not equal to itself.
         annotations.setdefault((entry["class"], *map(str, (x, y, w, h))), annotation)
     return list(annotations.values())
 
 
 def write(document: Document, path: Path) -> None:
-    """A folder with a JSON file a slide.
+    """A folder with one JSON file per slide.
 
     Raises:
         UserError: `path` exists.

@@ -1,7 +1,7 @@
-"""Pascal VOC XML: a file an image, a text file of stems a split. http://host.robots.ox.ac.uk/pascal/VOC/
+"""Pascal VOC XML: one file per image, and a text file of stems per split. http://host.robots.ox.ac.uk/pascal/VOC/
 
-VOC counts pixels from 1; the widths of most collections, BCCD's too, were written as x2 - x1 from 0, so that
-coordinates are taken as they stand. Beyond VOC: <group_id> of an image.
+VOC counts pixels from 1, but most collections (also BCCD) were written from 0 with width x2 - x1, so coordinates are
+read as they are. Beyond VOC: <group_id> of an image.
 """
 
 import math
@@ -25,10 +25,10 @@ UNWRITABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")  # https://
 
 
 def read(source: Source, problems: Problems) -> Document:
-    """One record a stem of `source.subset` (or an XML file of the folder), in that order.
+    """One record per stem in `source.subset` (or per XML file in the folder), in that order.
 
     Raises:
-        UserError: there is no such folder or list, or nothing in it.
+        UserError: there is no such folder or list, or it is empty.
     """
     folder = ImageFolder(source.images)
     records = []
@@ -80,10 +80,10 @@ def _text(element: Element, name: str) -> str:
 
 
 def write(document: Document, path: Path) -> None:
-    """A folder with an XML file an image; <filename> is the image's path below the images' folder.
+    """A folder with one XML file per image; <filename> is the image's path below the image folder.
 
     Raises:
-        UserError: `path` exists, or a name that XML cannot hold.
+        UserError: `path` exists, or XML cannot hold a name.
     """
     write_folder(path, ((f"{stem}.xml", _xml(document, record)) for stem, record in by_stem(document)))
 

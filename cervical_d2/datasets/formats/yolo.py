@@ -1,9 +1,9 @@
-"""YOLO text files: a line a box, in parts of the image. https://docs.ultralytics.com/datasets/detect/
+"""YOLO text files: one line per box, in fractions of the image. https://docs.ultralytics.com/datasets/detect/
 
-    labels/a.txt     CLASS CX CY WIDTH HEIGHT [CONFIDENCE], or CLASS X1 Y1 X2 Y2 X3 Y3 ... (a polygon: its box is read)
+    labels/a.txt     CLASS CX CY WIDTH HEIGHT [CONFIDENCE], or CLASS X1 Y1 X2 Y2 X3 Y3 ... (a polygon, read as its box)
     data.yaml        names: [ascus, hsil], or {0: ascus, 1: hsil}
 
-An image without a file of labels has no cells.
+An image without a label file has no cells.
 """
 
 import json
@@ -30,15 +30,15 @@ from cervical_d2.errors import UserError
 from cervical_d2.files import write_folder
 from cervical_d2.yaml_text import LARGEST, parse_yaml
 
-BESIDE = ("classes.txt", "README*", "*.cache", "*.yaml", "*.yml")  # files among the labels that are none
-PARTS = 4  # of a box
+BESIDE = ("classes.txt", "README*", "*.cache", "*.yaml", "*.yml")  # files among the labels that are not label files
+PARTS = 4  # numbers of a box
 
 
 def read(source: Source, problems: Problems) -> Document:
-    """One record an image of the folder (or of `source.subset`), sorted; sizes from the images' headers.
+    """One record per image of the folder (or of `source.subset`), sorted; sizes from the image headers.
 
     Raises:
-        UserError: there are no labels, images or names of classes, or no label belongs to an image.
+        UserError: there are no labels, images or class names, or no label belongs to an image.
     """
     inner = source.annotations / "labels"
     folder = inner if inner.is_dir() else source.annotations
@@ -56,12 +56,12 @@ def read(source: Source, problems: Problems) -> Document:
         if record is not None:
             record["annotations"] = list(_boxes(path, record, classes, problems)) if stem in labels else []
             records.append(record)
-    _tell_strays(folder, labels, names, problems)
+    _report_strays(folder, labels, names, problems)
     return Document(records, list(classes.values()), root)
 
 
 def _known(stem: str, names: dict[str, str]) -> str:
-    """Lists of ultralytics hold paths from elsewhere (`./images/train/a.jpg`)."""
+    """The stem among `names`: ultralytics' lists hold paths relative to another folder (`./images/train/a.jpg`)."""
     return stem if stem in names else Path(stem).name
 
 
@@ -69,22 +69,22 @@ def _beside(path: Path) -> bool:
     return any(path.match(pattern) for pattern in BESIDE)
 
 
-def _tell_strays(folder: Path, labels: dict[str, Path], names: dict[str, str], problems: Problems) -> None:
+def _report_strays(folder: Path, labels: dict[str, Path], names: dict[str, str], problems: Problems) -> None:
     for stem, path in labels.items():
         if stem not in names:
             problems.add("stray-file", str(path), "no image of that name")
     for path in files_below(folder):
         if path.suffix.lower() not in (".txt", *EXTENSIONS) and not _beside(path):
-            problems.add("stray-file", str(path), "not a file of labels")
+            problems.add("stray-file", str(path), "not a label file")
 
 
 def _class_names(folder: Path, own: ClassTable | None) -> dict[int, str]:
     """The classes by their numbers, from data.yaml or classes.txt in `folder` or one of the two above.
 
-    Of lists that contradict each other the one is taken that the data set's `own` classes repeat.
+    If lists contradict each other, the one that matches the data set's `own` classes is used.
 
     Raises:
-        UserError: there is no list, or none that can be taken.
+        UserError: there is no list, or it is unclear which one to use.
     """
     places = (folder, *folder.resolve().parents[:2])
     paths = [place / name for name in ("data.yaml", "classes.txt") for place in places]
@@ -92,7 +92,7 @@ def _class_names(folder: Path, own: ClassTable | None) -> dict[int, str]:
     if not named:
         empty = [path for path in paths if path.is_file()]
         if empty:
-            raise UserError(f"{empty[0]}: no names of classes; list them under 'names:'")
+            raise UserError(f"{empty[0]}: no class names; list them under 'names:'")
         raise UserError(f"{folder}: no data.yaml with 'names:' and no classes.txt, here or above; add one")
     (first, names), *others = named.items()
     other = next((path for path, its in others if _contradict(names, its)), None)
@@ -112,20 +112,20 @@ def _contradict(names: dict[int, str], others: dict[int, str]) -> bool:
 def _listed(path: Path) -> dict[int, str]:
     try:
         text = path.read_text(encoding="utf-8-sig")
-        found = _yaml_names(parse_yaml(text)) if path.suffix == ".yaml" else text.split("\n")
+        names = _yaml_names(parse_yaml(text)) if path.suffix == ".yaml" else text.split("\n")
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); it lists the classes") from error
     except ValueError as error:
         raise UserError(f"{path}: cannot be read ({error}); list the classes under 'names:'") from error
-    return {place: name.strip() for place, name in enumerate(found) if name.strip()}
+    return {place: name.strip() for place, name in enumerate(names) if name.strip()}
 
 
 def _yaml_names(spec: Any) -> list[str]:
-    """The list of names, or the table of them by number with blanks in its gaps."""
+    """The names as a list; gaps in a table of names by number become ""."""
     names = spec.get("names") if isinstance(spec, dict) else None
     if isinstance(names, dict):
         if not all(type(key) is int and 0 <= key < LARGEST for key in names):
-            raise ValueError("under 'names:' a number is not from 0 up")
+            raise ValueError("under 'names:' a key is not a whole number from 0")
         names = [names.get(place, "") for place in range(max(names, default=-1) + 1)]
     if not isinstance(names, list):
         return []
@@ -146,10 +146,10 @@ def _boxes(path: Path, record: Record, classes: dict[int, str], problems: Proble
             continue
         corners = _corners(fields[1:], record["width"], record["height"])
         if corners is None or not fields[0].is_integer():
-            finding = f"{line[:60]!r} is not CLASS CX CY WIDTH HEIGHT, nor CLASS and a polygon"
+            finding = f"{line[:60]!r} is neither CLASS CX CY WIDTH HEIGHT nor CLASS and a polygon"
             problems.add("malformed", Place(str(path), None, place, "line"), finding)
         elif int(fields[0]) not in classes:
-            finding = f"class {int(fields[0])} is out of range, there are {', '.join(map(str, classes))}"
+            finding = f"class {int(fields[0])} is out of range; the classes are {', '.join(map(str, classes))}"
             problems.add("class-out-of-range", Place(str(path), None, place, "line"), finding)
         else:
             name = classes[int(fields[0])]
@@ -159,7 +159,7 @@ def _boxes(path: Path, record: Record, classes: dict[int, str], problems: Proble
 
 
 def _corners(parts: list[float], width: int, height: int) -> list[float] | None:
-    """XYXY in pixels of a box (its center and size) or a polygon; None where it is neither."""
+    """XYXY in pixels of a box (its center and size) or a polygon; None if it is neither."""
     if PARTS <= len(parts) <= PARTS + 1:
         cx, cy, w, h = parts[:PARTS]
         edges = (cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2)
@@ -172,7 +172,7 @@ def _corners(parts: list[float], width: int, height: int) -> list[float] | None:
 
 
 def write(document: Document, path: Path) -> None:
-    """`path/labels` with a file an image, empty ones included, and `path/data.yaml`.
+    """`path/labels` with one file per image, including empty ones, and `path/data.yaml`.
 
     Raises:
         UserError: `path` exists.
@@ -180,7 +180,7 @@ def write(document: Document, path: Path) -> None:
 
     def files() -> Iterator[tuple[str, str]]:
         names = [f"  {place}: {json.dumps(name)}" for place, name in enumerate(document.classes)]
-        # ultralytics looks for images/ beside labels/
+        # ultralytics searches for images/ beside labels/
         yield "data.yaml", "\n".join(["path: .", "train: images", "val: images", "names:", *names, ""])
         for stem, record in by_stem(document):
             lines = [_line(annotation, record, document.classes) for annotation in record["annotations"]]
@@ -192,7 +192,7 @@ def write(document: Document, path: Path) -> None:
 def _line(annotation: Record, record: Record, classes: list[str]) -> str:
     x1, y1, x2, y2 = annotation["bbox"]
     width, height = record["width"], record["height"]
-    # 12 digits return a millionth of a pixel of an image of 100,000 px.
+    # 12 digits keep a millionth of a pixel in an image of 100,000 px.
     parts = ((x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height)
     return " ".join([str(classes.index(annotation["category"])), *(f"{part:.12f}" for part in parts)]) + "\n"
 
