@@ -86,7 +86,7 @@ def test_mistake_is_one_line_status_2_and_nothing_written(tiny: Path, capfd, nam
 
 @pytest.mark.parametrize(
     ("image", "expected"),
-    [("nowhere.png", "no such image or folder"), ("empty", "no image in this folder"), ("cut.png", "not a whole")],
+    [("nowhere.png", "no such image or folder"), ("empty", "no image in this folder"), ("cut.png", "not a complete")],
 )
 def test_predict_refuses_images_before_it_writes(tiny: Path, capfd, image, expected):
     train(tiny, "SOLVER.MAX_ITER", 1, "TEST.VAL_LOSS", False)
