@@ -27,7 +27,7 @@ $(READY): requirements.txt pyproject.toml tools/install_detectron2.py tools/dete
 	$(RUN) -m pip install --quiet --no-build-isolation --editable ".[dev,slides]"
 	touch $@
 
-demo: $(READY) ## train on the embedded data set, evaluate, draw pictures
+demo: $(READY) ## train on the embedded dataset, evaluate, draw pictures
 	$(BIN)/cervical-d2 train --resume --config-file configs/quick/demo.yaml
 	$(BIN)/cervical-d2 draw output/quick/demo
 

@@ -1,4 +1,4 @@
-"""Detection of cervical cells and clumps with Detectron2. Importing this registers the data sets and model parts."""
+"""Detection of cervical cells and clumps with Detectron2. Importing this registers the datasets and model parts."""
 
 import warnings
 from typing import Any

@@ -90,7 +90,7 @@ def config(folder: Path, *options: object):
 
 
 def forget_parts() -> None:
-    """Remove the parts of earlier tests from the catalog, because their data sets have the same names."""
+    """Remove the parts of earlier tests from the catalog, because their datasets have the same names."""
     for name in list(DatasetCatalog.list()):
         if name.startswith(("cells_", "leaked_", "rows_")):
             DatasetCatalog.remove(name)

@@ -1,4 +1,4 @@
-"""A data set of a few small images, and a config that trains on it in seconds."""
+"""A dataset of a few small images, and a config that trains on it in seconds."""
 
 import json
 import os

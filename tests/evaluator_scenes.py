@@ -1,4 +1,4 @@
-"""Small registered data sets, and plausible detections for them."""
+"""Small registered datasets, and plausible detections for them."""
 
 import contextlib
 import itertools

@@ -1,4 +1,4 @@
-"""A small valid data set in any format, and one fault of each kind to insert into it.
+"""A small valid dataset in any format, and one fault of each kind to insert into it.
 
 Images a, b and c of 60 x 40 px with three boxes each, numbered 1 to 9; a fault goes into b, if into a box the second.
 """

@@ -1,4 +1,4 @@
-"""A small data set that uses every feature of the formats, and what of it each format can hold."""
+"""A small dataset that uses every feature of the formats, and what of it each format can hold."""
 
 import contextlib
 import io

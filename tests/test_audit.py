@@ -81,7 +81,7 @@ def test_contradictory_labels_come_first_and_ignore_regions_do_not_count():
 
 @pytest.fixture
 def leaky(tmp_path: Path) -> Path:
-    """A data set of six drawn scenes: two tiles of one in both splits, a group in both, a cell boxed twice."""
+    """A dataset of six drawn scenes: two tiles of one in both splits, a group in both, a cell boxed twice."""
     (tmp_path / "images").mkdir()
     scenes = [draw_scene(3, "train", index).image for index in range(5)]
     tiles = {"train0.png": scenes[0][:, :240], "val0.png": scenes[0][:, 80:]}
@@ -147,8 +147,8 @@ def test_a_sheet_shows_the_worst_and_says_how_many_there_are(leaky: Path):
     [
         (("{data}:train", "{data}:nowhere"), "no split 'nowhere'"),
         (("{data}:train", "{data}:train"), "named twice"),
-        (("leaky_tarin",), "no data set is called"),
-        (("{data}:train", "bccd_train"), "use splits of one data set"),
+        (("leaky_tarin",), "no dataset is called"),
+        (("{data}:train", "bccd_train"), "use splits of one dataset"),
     ],
 )
 def test_mistakes_are_told_before_anything_is_looked_at(leaky: Path, words, expected):

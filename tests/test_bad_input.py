@@ -18,7 +18,7 @@ def spoil(path: Path, function) -> None:
 
 
 def no_damage(tiny: Path) -> None:
-    """The data set stays as it is."""
+    """The dataset stays as it is."""
 
 
 def cut_image(tiny: Path) -> None:
@@ -48,7 +48,7 @@ MISTAKES = {
     "no such config": (no_damage, ("train_net.py", "--config-file", "{tiny}/nowhere.yaml"),
                        ["nowhere.yaml", "quick/demo.yaml"]),
     "no such key": (no_damage, (*TRAIN, "SOLVER.BASE_LRR", "1"), ["SOLVER.BASE_LRR", "did you mean SOLVER.BASE_LR?"]),
-    "no such data set": (no_damage, (*TRAIN, "DATASETS.TEST", "('bcd_test',)"), ["bcd_test", "did you mean bccd_test"]),
+    "no such dataset": (no_damage, (*TRAIN, "DATASETS.TEST", "('bcd_test',)"), ["bcd_test", "did you mean bccd_test"]),
     "no such weights": (no_damage, (*TRAIN, "MODEL.WEIGHTS", "{tiny}/no.pth"), ["no.pth", "MODEL.WEIGHTS"]),
     "truncated weights": (cut_weights, ("tools/predict.py", "{tiny}/images", "--weights", "{tiny}/cut.pth",
                                         "--output", "{tiny}/out"), ["cut.pth", "copy it again"]),

@@ -29,7 +29,7 @@ def small_limit(monkeypatch):
 
 
 def describe(scene: Scene) -> str:
-    """A data set's file for the scene, and the name of its split."""
+    """A dataset's file for the scene, and the name of its split."""
     (scene.root / "mine.yaml").write_text(
         f"name: mine\nformat: {scene.format}\nclasses: [one, two]\n"
         f"splits:\n  all: {{images: images, annotations: {scene.annotations.name}}}\n"

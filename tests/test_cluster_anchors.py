@@ -224,7 +224,7 @@ def test_mistakes_in_the_files_are_one_line(tmp_path: Path, capsys):
         (("--annotations", tmp_path / "none.json"), "none.json: "),
         (("--annotations", tmp_path / "cut.json"), "cut.json: "),
         (("--annotations", empty), "error: empty: no box above 1 px among 0; name a split with boxes"),
-        (("--dataset", "tct_boxs_all"), "error: no data set is called 'tct_boxs_all'; did you mean tct_boxes_all?"),
+        (("--dataset", "tct_boxs_all"), "error: no dataset is called 'tct_boxs_all'; did you mean tct_boxes_all?"),
     ]
     for words, message in cases:
         status, out, err = run(capsys, *words, "--num-anchors", 5)

@@ -1,4 +1,4 @@
-"""Registered data sets, their formats, and what is refused."""
+"""Registered datasets, their formats, and what is refused."""
 
 import json
 import os
@@ -111,7 +111,7 @@ def test_two_files_of_one_name_are_refused_where_they_are_used_together(tmp_path
     first, second = (write_tiny(folder) for name in "ab" if not (folder := tmp_path / name).mkdir())
     names = [f"{first}/data.yaml:train", f"{second}/data.yaml:{other}"]
     told = (
-        rf"^{first}/data.yaml and {second}/data.yaml both describe tiny_train; give one of the data sets another 'name"
+        rf"^{first}/data.yaml and {second}/data.yaml both describe tiny_train; give one of the datasets another 'name"
     )
     with pytest.raises(UserError, match=told):
         resolve_all(names)

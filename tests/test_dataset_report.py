@@ -137,7 +137,7 @@ def test_images_that_are_not_there_are_told_before_anything_is_written(tmp_path:
 @pytest.mark.parametrize(
     "words, message",
     [
-        (["nothing_train"], "no data set is called 'nothing_train'"),
+        (["nothing_train"], "no dataset is called 'nothing_train'"),
         (["DATA:train", "--config-file", "no.yaml"], "no such config file"),
         (["DATA:train", "--opts", "MODEL.ANCHOR_GENERATOR.SIZES", "[[1],[2],[3]]"], "does not fit the levels"),
     ],

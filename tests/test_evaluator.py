@@ -1,4 +1,4 @@
-"""The evaluator end to end on small registered data sets, against upstream's and by hand."""
+"""The evaluator end to end on small registered datasets, against upstream's and by hand."""
 
 import contextlib
 import io

@@ -121,7 +121,7 @@ def test_groups_come_from_a_rule(tiny: Path, rule, expected):
     [
         ("groups: {pattern: '[a-z]+'}", "one pair of parentheses"),
         ("groups: {pattern: '([a-z'}", "not a regular expression"),
-        ("groups: {pattern: '(x)'}", "train0.png: 'groups' of the data set has no group for it"),
+        ("groups: {pattern: '(x)'}", "train0.png: 'groups' of the dataset has no group for it"),
         ("groups: {file: no.csv}", "no.csv: cannot be read"),
         ("groups: patients", "write either pattern"),
     ],

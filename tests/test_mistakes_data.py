@@ -1,4 +1,4 @@
-"""Mistakes in the files of data sets: one true line, nothing lost, nothing silently wrong."""
+"""Mistakes in the files of datasets: one true line, nothing lost, nothing silently wrong."""
 
 import json
 import os
@@ -66,7 +66,7 @@ def yolo(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("listed", "own", "first"),
     [
-        ("hsil\nlsil", "[scc, lsil, hsil]", None),  # the data set's own list decides nothing
+        ("hsil\nlsil", "[scc, lsil, hsil]", None),  # the dataset's own list decides nothing
         ("hsil\nlsil", "[hsil, lsil]", "hsil"),
         ("hsil\nlsil", "[LSIL, HSIL]", "LSIL"),
         ("lsil\nhsil\nscc", "[hsil, lsil, scc]", "lsil"),  # they agree as far as they go

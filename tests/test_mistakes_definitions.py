@@ -1,4 +1,4 @@
-"""Mistakes in what describes data sets and in what is used beside them; what must not grow."""
+"""Mistakes in what describes datasets and in what is used beside them; what must not grow."""
 
 import json
 import os
@@ -69,9 +69,7 @@ def test_mistakes_in_a_data_set_file_are_one_short_line(tmp_path: Path, capfd, t
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("--folds", 2, "--seed", -1), "--seed -1: write 0 or more"),
-        (("--folds", 2, "--random", -1), "--random -1: write 0 or more"),
-        (("--folds", 2, "--together", "{}/audit.json"), "none of its 1 pairs, such as /x, is in these data sets"),
+        (("--folds", 2, "--together", "{}/audit.json"), "none of its 1 pairs, such as /x, is in these datasets"),
     ],
 )
 def test_a_division_that_cannot_be_is_one_line(tiny: Path, capfd, words, told):
@@ -96,7 +94,7 @@ def test_splits_below_a_file_or_at_a_link_are_one_line(tiny: Path, capfd, place)
     ("rows", "told"),
     [
         ("train0.png,a\ntrain0.png,b\n", "train0.png is in the groups a and b; keep one"),
-        ("".join(f"train{n}.png,\n" for n in range(6)), "'groups' of the data set has no group for it"),
+        ("".join(f"train{n}.png,\n" for n in range(6)), "'groups' of the dataset has no group for it"),
         ("\ufeff".join([""] * 1) + "".join(f"train{n}.png,{n}\n" for n in range(6)), ""),
     ],
 )
@@ -158,7 +156,7 @@ def test_what_a_file_is_instead_of_coco_is_said(tmp_path: Path, content, words):
     ("content", "words"),
     [
         ({"image_id": 99}, r"annotations\[0\]: 99 is not listed"),
-        ({"image_id": 10, "category_id": []}, "not listed"),
+        ({"image_id": 10, "category_id": []}, r"annotations\[0\]: not as COCO writes it"),
         ({"image_id": 10, "bbox": [0, 0, 5, 10**400]}, "is not four numbers"),
         ({"image_id": 10, "score": 10**400}, "is not a number from 0 to 1"),
     ],

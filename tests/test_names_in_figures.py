@@ -1,4 +1,4 @@
-"""Names of classes and data sets that Matplotlib takes for something else."""
+"""Names of classes and datasets that Matplotlib takes for something else."""
 
 import json
 from pathlib import Path

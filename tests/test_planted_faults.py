@@ -166,7 +166,7 @@ EXCUSED: dict[str, dict[str, tuple[str, ...]]] = {
     "duplicate-annotation-id": {"annotations have no numbers": ("voc", "yolo", "tianchi", "folders")},
     "repeated-box": {"a region is listed once for each time that it was looked at": ("tianchi",), FRAME: ("folders",)},
     "no-size": {"there are no centers": ("voc", "yolo", "tianchi", "folders")},
-    "no-group": {"the rule stands in a data set's YAML file, not in a format's": FORMATS},
+    "no-group": {"the rule stands in a dataset's YAML file, not in a format's": FORMATS},
     "bad-size": {HEADER: SIZELESS},
     "missing-image": {LISTED: ("yolo", "folders")},
     "size-differs": {HEADER: SIZELESS},

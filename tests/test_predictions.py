@@ -1,4 +1,4 @@
-"""Predictions from files: what fits a data set, in whose words, and what is refused."""
+"""Predictions from files: what fits a dataset, in whose words, and what is refused."""
 
 import json
 from pathlib import Path

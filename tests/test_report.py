@@ -118,7 +118,7 @@ def test_what_fails_leaves_the_report_that_is_there(tiny: Path, found: Path):
         (["found.json"], "found.json: a file of predictions needs --dataset and --output"),
         (["nowhere", "--dataset", "{data}", "--output", "out"], "no such file; evaluate first"),
         (["found.json", "--dataset", "{data}", "--output", "images"], "val0.png, which is read; choose another output"),
-        (["found.json", "--dataset", "nothing", "--output", "out"], "no data set is called 'nothing'"),
+        (["found.json", "--dataset", "nothing", "--output", "out"], "no dataset is called 'nothing'"),
         (["found.json", "--dataset", "{data}", "--output", "out", "--baseline", "none.json"], "no such file"),
     ],
 )

@@ -120,7 +120,7 @@ def test_jobs_go_seed_by_seed_with_the_baseline_first(tmp_path: Path):
 
 
 def on_tiny(tiny: Path, labels):
-    """Table 8 at the paper's size, evaluated on the tiny data set."""
+    """Table 8 at the paper's size, evaluated on the tiny dataset."""
     return make_plan(*parse_table("xu:8"), labels, settings=["DATASETS.TEST", f"('{tiny / 'data.yaml'}:val',)"])
 
 

@@ -179,7 +179,7 @@ def no_weights(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "more", "said"),
     [
-        (as_it_is, ("--dataset", "bcd_test"), "no data set is called 'bcd_test'; did you mean bccd_test?"),
+        (as_it_is, ("--dataset", "bcd_test"), "no dataset is called 'bcd_test'; did you mean bccd_test?"),
         (as_it_is, ("--device", "nonsense"), "device nonsense: not usable here"),
         (as_it_is, ("--device", "meta"), "device meta: not usable here"),
         (as_it_is, ("--output", "{folder}/model.pth/new"), "model.pth is not a folder; choose another output"),

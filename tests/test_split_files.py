@@ -208,7 +208,7 @@ def test_ratios_that_cannot_be_used_are_told(text, expected):
         (("--dataset", "{data}:a", "--folds", "900", "--output", "{slides}/out"), "ask for at most"),
         (("--dataset", "{data}:a", "--folds", "2", "--output", "{slides}/images"), "exists already"),
         (("--dataset", "{data}:a", "--ratios", "a=0.5,b=0.5", "--output", "{slides}/out", "--name", "slides"),
-         "slides_a is another data set"),
+         "slides_a is another dataset"),
         (("--dataset", "{data}:a", "--folds", "2", "--output", "{slides}/out", "--together", "{slides}/none.json"),
          "none.json: cannot be read"),
     ],

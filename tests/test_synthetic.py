@@ -1,4 +1,4 @@
-"""The demo scenes keep their promises: exact boxes, purity, overlap, whole data sets."""
+"""The demo scenes keep their promises: exact boxes, purity, overlap, whole datasets."""
 
 import itertools
 import json

@@ -179,7 +179,7 @@ def test_prepare_refuses_what_cannot_run(tiny: Path):
     cfg = load_config(str(tiny / "config.yaml"))
     for change, words in (
         ({"TRAIN": ()}, "DATASETS.TRAIN is empty"),
-        ({"TEST": ("bccd_test",)}, "use splits of one data set"),
+        ({"TEST": ("bccd_test",)}, "use splits of one dataset"),
     ):
         wrong = copy.deepcopy(cfg)
         for name, value in change.items():

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Find the faults of a data set: in its annotations, its images and all of their pixels.
+"""Find the faults of a dataset: in its annotations, its images and all of their pixels.
 
 cervical-d2 check --dataset bccd            # all its splits; for one: bccd_train, FILE.yaml:SPLIT or NAME@MAP
 cervical-d2 check --format coco --images DIR --annotations FILE
@@ -14,7 +14,7 @@ from pathlib import Path
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--dataset", nargs="+", metavar="NAME", help="registered, or described by a YAML file")
-    what.add_argument("--format", metavar="F", help="format of files that no data set describes: coco, voc, ...")
+    what.add_argument("--format", metavar="F", help="format of files that no dataset describes: coco, voc, ...")
     parser.add_argument("--annotations", type=Path, metavar="PATH", help="with --format: the file or folder")
     parser.add_argument("--images", type=Path, metavar="DIR", help="with --format; without it no image is opened")
     parser.add_argument("--subset", type=Path, metavar="FILE", help="with --format: a list of the stems to read")

@@ -38,11 +38,11 @@ GROUPS = {
     "Data": (
         Command("check", "check_dataset", "find faults in annotations and images"),
         Command("audit", "audit_dataset", "find leaks between splits and cells boxed twice"),
-        Command("statistics", "dataset_statistics", "describe data sets: classes, box sizes, image sizes, pixels"),
+        Command("statistics", "dataset_statistics", "describe datasets: classes, box sizes, image sizes, pixels"),
         Command("visualize", "visualize_data", "draw annotated images, as stored and as the network sees them"),
         Command("augmentations", "visualize_augmentation", "draw what each augmentation does to an image"),
         Command("make-tiles", "make_tiles", "cut slides and large images into tiles with annotations, or into crops"),
-        Command("split", "split_dataset", "divide a data set into splits or folds, by slide or patient"),
+        Command("split", "split_dataset", "divide a dataset into splits or folds, by slide or patient"),
         Command("convert", "convert_dataset", "convert annotations between COCO, VOC, YOLO, CSV and GeoJSON"),
         Command("mean-std", "compute_mean_std", "compute the mean and standard deviation of the pixels"),
         Command("anchors", "cluster_anchors", "compute anchors that fit the boxes, by k-means"),

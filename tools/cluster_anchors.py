@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Compute anchors that fit the boxes of a data set, by k-means on their shapes (3cDe-Net); prints YAML to paste.
+"""Compute anchors that fit the boxes of a dataset, by k-means on their shapes (3cDe-Net); prints YAML to paste.
 
 cervical-d2 anchors --dataset cric_train --config-file configs/faster_rcnn_R_50_FPN.yaml --num-anchors 15
 

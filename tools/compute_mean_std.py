@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Compute the exact mean and standard deviation of a data set's pixels; prints YAML to paste.
+"""Compute the exact mean and standard deviation of a dataset's pixels; prints YAML to paste.
 
 This is the normalization "self" of Xu et al.
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Statistics of data sets, several splits side by side: tables, pictures, statistics.json and one HTML page.
+"""Statistics of datasets, several splits side by side: tables, pictures, statistics.json and one HTML page.
 
 cervical-d2 statistics bccd_train bccd_val --output stats --config-file configs/faster_rcnn_R_50_FPN.yaml
 """

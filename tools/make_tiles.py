@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", choices=LABELS, help="format of the labels")
     parser.add_argument("--negatives", type=Path, nargs="+", default=(), metavar="PATH", help="slides without cells")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="a new folder")
-    parser.add_argument("--name", help="name of the new data set (default: the folder's name)")
+    parser.add_argument("--name", help="name of the new dataset (default: the folder's name)")
     _tile_arguments(parser.add_argument_group("tiles"))
     _label_arguments(parser.add_argument_group("labels"))
     _choice_arguments(parser.add_argument_group("which tiles are kept"))

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Divide data sets into splits or folds with equal shares of every class; slides and patients stay whole.
+"""Divide datasets into splits or folds with equal shares of every class; slides and patients stay whole.
 
 cervical-d2 split --dataset my.yaml:all --ratios train=0.7,val=0.15,test=0.15 --output splits
 cervical-d2 split --dataset cric_train cric_val --folds 5 --output folds
@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--folds", type="natural", metavar="K", help="K equal parts, each once for validation")
     parser.add_argument("--seed", type="count", default=0, help="the same seed gives the same files (default 0)")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="a new folder")
-    parser.add_argument("--name", help="name of the new data set (default: the folder's name)")
+    parser.add_argument("--name", help="name of the new dataset (default: the folder's name)")
     parser.add_argument(
         "--together", type=Path, metavar="AUDIT.JSON", help="keep the overlapping images it lists in one split"
     )

@@ -1,4 +1,4 @@
-"""Anchors for a data set: k-means on the shapes of its boxes. Pure functions on arrays.
+"""Anchors for a dataset: k-means on the shapes of its boxes. Pure functions on arrays.
 
 M boxes, K anchors; sides are (width, height) in pixels of the network's input; IoUs are those of concentric boxes.
 Source: 3cDe-Net (Wang et al. 2022); its distance 1 - IoU is that of YOLOv2 (Redmon and Farhadi 2017).

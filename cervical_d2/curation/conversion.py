@@ -87,7 +87,7 @@ def read_files(
     label_map: str | None = None,
     drop_invalid: bool = False,
 ) -> Reading:
-    """Files that no data set describes; `classes` empty: the classes of the files. Raises `UserError`."""
+    """Files that no dataset describes; `classes` empty: the classes of the files. Raises `UserError`."""
     form = format_of(format_name)
     table = ClassTable(classes, "--classes") if classes else None
     source = source._replace(classes=table)

@@ -1,4 +1,4 @@
-"""Merges corrected annotations into their data set as its next version, and counts the changes.
+"""Merges corrected annotations into their dataset as its next version, and counts the changes.
 
 N old and M new annotations of one image; boxes are XYXY in pixels.
 """

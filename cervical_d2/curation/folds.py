@@ -153,7 +153,7 @@ def _check(pooled: Pool, division: Division, source: Undivided) -> None:
 
 
 def _write(pooled: Pool, division: Division, output: Path, name: str, *, folds: bool) -> None:
-    """Write the parts into `output` as the data set `name`, unless the same parts are there."""
+    """Write the parts into `output` as the dataset `name`, unless the same parts are there."""
     if not output.exists():
         write_splits(pooled, division, output, re.sub(r"[^A-Za-z0-9_-]", "_", name), folds=folds)
         return

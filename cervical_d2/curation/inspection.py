@@ -1,4 +1,4 @@
-"""Finds all faults of data sets in one run, for `cervical-d2 check`."""
+"""Finds all faults of datasets in one run, for `cervical-d2 check`."""
 
 import functools
 from collections import Counter, defaultdict
@@ -29,7 +29,7 @@ OF_FOLDERS = ("yolo",)  # formats that cannot leave out an image of their folder
 
 
 class Target(NamedTuple):
-    """A split to check. Those of one `group` are splits of one data set.
+    """A split to check. Those of one `group` are splits of one dataset.
 
     `usable`: the split without its faults, as in its files: no boxes built around centers.
     `whole`: all splits that share its image folder are checked, so images that no annotation names are reported.
@@ -94,7 +94,7 @@ class Report(NamedTuple):
 
 
 def targets_named(names: Iterable[str]) -> list[Target]:
-    """The splits named by `names`; a data set's name means all of its splits. `UserError` for an unknown name."""
+    """The splits named by `names`; a dataset's name means all of its splits. `UserError` for an unknown name."""
     splits = {split: "@".join(name_and_maps(split)[1:]) for split in splits_of(names)}
     chosen = [definition_of(split).place for split in splits]
     targets = []
@@ -109,7 +109,7 @@ def targets_named(names: Iterable[str]) -> list[Target]:
 
 
 def target_of_files(source: Source, format_name: str, classes: Sequence[str] = ()) -> Target:
-    """Files that no data set describes; without `classes` those in the files are used."""
+    """Files that no dataset describes; without `classes` those in the files are used."""
     if format_name not in FORMATS:
         raise UserError(f"unknown format {format_name!r}; choose from {', '.join(FORMATS)}")
     table = ClassTable(classes, "--classes") if classes else None

@@ -1,4 +1,4 @@
-"""Pools the images of several data sets into groups that must stay whole."""
+"""Pools the images of several datasets into groups that must stay whole."""
 
 import json
 import os
@@ -34,7 +34,7 @@ def pool(datasets: Sequence[str], audit: Path | None = None) -> Pool:
     images that overlap, directly or through others, join one group too.
 
     Raises:
-        UserError: an unknown name, differing classes, no image, one image in two data sets, or no such audit.
+        UserError: an unknown name, differing classes, no image, one image in two datasets, or no such audit.
     """
     names = resolve_all(datasets)
     classes = class_names(names)
@@ -44,11 +44,11 @@ def pool(datasets: Sequence[str], audit: Path | None = None) -> Pool:
         for record in DatasetCatalog.get(name):
             file = os.path.abspath(record["file_name"])
             if file in records:
-                raise UserError(f"{file}: is in {source[file]} and in {name}; pool data sets that share no image")
+                raise UserError(f"{file}: is in {source[file]} and in {name}; pool datasets that share no image")
             # Absolute, like `root`: relative names would depend on the working folder.
             source[file], records[file] = name, record | {"file_name": file}
     if not records:
-        raise UserError(f"{', '.join(datasets)}: no image; check the data set's paths")
+        raise UserError(f"{', '.join(datasets)}: no image; check the dataset's paths")
     root = Path(os.path.commonpath([os.path.dirname(file) for file in records]))
     files = sorted(Path(file).relative_to(root).as_posix() for file in records)
     ordered = [records[str(root / file)] for file in files]
@@ -70,7 +70,7 @@ def _known_overlaps(audit: Path, files: Mapping[str, str]) -> list[tuple[str, st
     known = [pair for pair in pairs if pair[0] in files and pair[1] in files]
     if pairs and not known:
         raise UserError(
-            f"{audit}: none of its {len(pairs)} pairs, such as {pairs[0][0]}, is in these data sets; audit these, or "
+            f"{audit}: none of its {len(pairs)} pairs, such as {pairs[0][0]}, is in these datasets; audit these, or "
             "work in the folder where the audit was made"
         )
     return known

@@ -79,7 +79,7 @@ def write_splits(pooled: Pool, division: Division, output: Path, name: str, *, f
     """Write `output`, a new folder: a COCO JSON for each part (for `folds` also of all others) and data.yaml.
 
     Either all files are written or none. Images stay where they are; data.yaml points to them.
-    Raises `UserError` if `output` exists, or if another data set is called `name`.
+    Raises `UserError` if `output` exists, or if another dataset is called `name`.
     """
     parts = list(division.ratios)
     splits = {part: part for part in parts}
@@ -113,9 +113,9 @@ def check_output(output: Path, name: str, splits: Sequence[str] | Mapping[str, s
     """Raises `UserError` if `output` exists, or if `name` with one of `splits` is already registered."""
     refuse_existing(output)
     if not NAME.fullmatch(name):
-        raise UserError(f"{name!r} is not a name for a data set; give one of letters and digits with --name")
+        raise UserError(f"{name!r} is not a name for a dataset; give one of letters and digits with --name")
     if taken := sorted({f"{name}_{split}" for split in splits} & set(DatasetCatalog.list())):
-        raise UserError(f"{taken[0]} is another data set; choose another name with --name")
+        raise UserError(f"{taken[0]} is another dataset; choose another name with --name")
 
 
 def _document(pooled: Pool, wanted: np.ndarray) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Slides and their labels, read like any other data set and checked before a tile is cut."""
+"""Slides and their labels, read like any other dataset and checked before a tile is cut."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -51,7 +51,7 @@ def make_tiles(
     if output.exists():
         raise UserError(f"{output}: exists already; choose another output")
     if not NAME.fullmatch(name):
-        raise UserError(f"{name!r} is not a name for a data set; give one of letters and digits with --name")
+        raise UserError(f"{name!r} is not a name for a dataset; give one of letters and digits with --name")
     check_ratios(ratios, len(labels))
     sizes = check_slides(labels, settings.mpp)
     folder = output.with_name(f"{output.name}.partial")

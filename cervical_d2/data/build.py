@@ -62,7 +62,7 @@ def records_of(names: tuple[str, ...]) -> PackedRecords:
 def _checked(names: tuple[str, ...], splits: tuple[ReadSplit, ...]) -> PackedRecords:
     records = PackedRecords.joined([split.records for split in splits])
     if not len(records):
-        raise UserError(f"{', '.join(names)}: no image; check the data set's paths")
+        raise UserError(f"{', '.join(names)}: no image; check the dataset's paths")
     problems = Problems()
     check_images(records, problems)
     problems.settle()

@@ -40,7 +40,7 @@ def labeled_records(names: Sequence[str]) -> PackedRecords:
     records = records_of(tuple(names))
     kept = [place for place, record in enumerate(records) if label_of(record) is not None]
     if not kept:
-        raise UserError(f"{', '.join(names)}: no image has a class; check the data set, and its label map if any")
+        raise UserError(f"{', '.join(names)}: no image has a class; check the dataset, and its label map if any")
     return records.chosen(kept)
 
 
@@ -69,7 +69,7 @@ def check_split(names: Sequence[str]) -> np.ndarray:
         _check_folders(name)
     classes = class_names(list(names))
     counts = np.bincount(labels_of(labeled_records(names)), minlength=len(classes))
-    check_classes(", ".join(names), counts, classes, "add images, or take the class out of 'classes:' of the data set")
+    check_classes(", ".join(names), counts, classes, "add images, or take the class out of 'classes:' of the dataset")
     return counts
 
 
@@ -84,5 +84,5 @@ def _check_folders(name: str) -> None:
         if definition.classes.index(label) is not None:
             raise UserError(
                 f"{folder}: a class folder without images; put its images there, or remove the folder and take the "
-                "class out of 'classes:' of the data set"
+                "class out of 'classes:' of the dataset"
             )

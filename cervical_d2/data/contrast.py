@@ -1,4 +1,4 @@
-"""Checks whether the contrast of a data set is too low for the fixed norm statistics of a pre-trained network."""
+"""Checks whether the contrast of a dataset is too low for the fixed norm statistics of a pre-trained network."""
 
 from collections.abc import Sequence
 

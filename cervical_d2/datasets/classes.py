@@ -1,4 +1,4 @@
-"""Class names, their other spellings, and their ids: one table for each data set or label map."""
+"""Class names, their other spellings, and their ids: one table for each dataset or label map."""
 
 import re
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ def spelling_key(name: str) -> str:
 
 
 class ClassTable:
-    """The classes of a data set in their order. `names[i]` is the class with the contiguous id `i`."""
+    """The classes of a dataset in their order. `names[i]` is the class with the contiguous id `i`."""
 
     def __init__(self, entries: Iterable[Any], where: str, ignore: Iterable[str] = (), drop: Iterable[str] = ()):
         """`entries`: names or `{name: [other spellings]}`; `where` is named in errors.

@@ -1,4 +1,4 @@
-"""Reads and checks the YAML file of a data set. `docs/data.md` explains the keys to users."""
+"""Reads and checks the YAML file of a dataset. `docs/data.md` explains the keys to users."""
 
 import difflib
 import re
@@ -35,7 +35,7 @@ class Groups(NamedTuple):
 
 
 class Definition(NamedTuple):
-    """One split of a data set. `splits` holds the places of all splits, `place` that of this one.
+    """One split of a dataset. `splits` holds the places of all splits, `place` that of this one.
 
     `classes`: after label maps; `listed`: as in the YAML file; `xy`: one of `XY`, None if not given.
     """
@@ -59,7 +59,7 @@ def read_definitions(path: Path) -> dict[str, Definition]:
     Raises:
         UserError: the file cannot be read, or a key or value cannot be used.
     """
-    spec = load_yaml(path, "a data set", REQUIRED, OPTIONAL)
+    spec = load_yaml(path, "a dataset", REQUIRED, OPTIONAL)
     name, form, root = (_text(spec.get(key, "."), path, f"{key}:") for key in ("name", "format", "root"))
     if form not in FORMATS:
         raise UserError(f"{path}: unknown format {form!r}; choose from {', '.join(FORMATS)}")

@@ -28,7 +28,7 @@ Fault = tuple[str, str]  # kind, finding
 
 
 class ImageFolder:
-    """The images of a data set. A name may lack its extension or have it in another case (`a`, `a.jpg`, `a.JPG`)."""
+    """The images of a dataset. A name may lack its extension or have it in another case (`a`, `a.jpg`, `a.JPG`)."""
 
     def __init__(self, root: Path | None):
         self.root = root

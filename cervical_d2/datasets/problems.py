@@ -1,4 +1,4 @@
-"""The table of all faults that a data set is checked for, and the list of those found."""
+"""The table of all faults that a dataset is checked for, and the list of those found."""
 
 import logging
 from collections import Counter
@@ -22,7 +22,7 @@ KINDS = {
     "malformed": Kind("error", "fix or remove it"),
     "bad-size": Kind("error", "write whole pixels, or leave the image out with --drop-invalid"),
     "bad-box": Kind("error", "write four finite numbers in pixels, or leave it out with --drop-invalid"),
-    "unknown-class": Kind("error", "add it, or its spelling, under 'classes:' of the data set, or under 'drop:'"),
+    "unknown-class": Kind("error", "add it, or its spelling, under 'classes:' of the dataset, or under 'drop:'"),
     "class-out-of-range": Kind("error", "use an id of the file's categories, or leave it out with --drop-invalid"),
     "duplicate-class-id": Kind("error", "give each class its own id"),
     "duplicate-class-name": Kind("warning", "they are read as one class; list each once"),
@@ -34,9 +34,9 @@ KINDS = {
     "duplicate-image-file": Kind("error", "list each file once"),
     "duplicate-annotation-id": Kind("warning", "both are kept; give each its own id"),
     "no-size": Kind(
-        "error", "state 'centers: {box: 90 px}' in the data set's file, or leave it out with --drop-invalid"
+        "error", "state 'centers: {box: 90 px}' in the dataset's file, or leave it out with --drop-invalid"
     ),
-    "no-group": Kind("error", "fix the rule under 'groups:' of the data set, or leave it out with --drop-invalid"),
+    "no-group": Kind("error", "fix the rule under 'groups:' of the dataset, or leave it out with --drop-invalid"),
     "no-area": Kind("warning", "training leaves it out; fix it, or leave it out with --drop-invalid"),
     "tiny-box": Kind("warning", "training leaves it out; fix it, or leave it out with --drop-invalid"),
     "outside": Kind("warning", "training leaves it out; fix it, or leave it out with --drop-invalid"),
@@ -99,7 +99,7 @@ class Problem(NamedTuple):
 
 
 class Problems(list[Problem]):
-    """The faults found while reading a data set, in the order of the files."""
+    """The faults found while reading a dataset, in the order of the files."""
 
     def add(self, kind: str, place: Place | str, finding: str) -> None:
         """Add a problem; a `place` given as text is a file."""

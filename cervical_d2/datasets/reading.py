@@ -58,7 +58,7 @@ def read_source(
     *,
     check: bool = True,
 ) -> Split:
-    """`read_split` for files that no data set describes; `classes` None: the classes of the files."""
+    """`read_split` for files that no dataset describes; `classes` None: the classes of the files."""
     problems = Problems()
     chosen = format_of(format_name)
     with collector_paused():
@@ -85,7 +85,7 @@ def finish(
     document = document._replace(classes=list(dict.fromkeys(document.classes)))
     files = [record["file_name"] for record in records]
     if not (files or problems):
-        raise UserError(f"{where}: lists no image; check the data set's paths")
+        raise UserError(f"{where}: lists no image; check the dataset's paths")
     boxes = sum(len(record["annotations"]) for record in records)
     for record in records:
         record["name"] = document.name(record)
@@ -116,7 +116,7 @@ def collector_paused() -> Iterator[None]:
 
 
 def folder_of(definition: Definition) -> Path:
-    """The folder that a data set's paths are relative to: DETECTRON2_DATASETS for ours, the YAML's folder for a user's.
+    """The folder that a dataset's paths are relative to: DETECTRON2_DATASETS for ours, the YAML's folder for a user's.
 
     The demo set, which this package draws, is in the cache unless DETECTRON2_DATASETS holds it.
     """
@@ -218,7 +218,7 @@ def _add_groups(split: Split, groups: Groups, base: Path) -> None:
         else:
             group = listed.get(name, listed.get(Path(name).stem))
         if group is None:
-            split.problems.add("no-group", record["file_name"], "'groups' of the data set has no group for it")
+            split.problems.add("no-group", record["file_name"], "'groups' of the dataset has no group for it")
         record["group_id"] = group
 
 

@@ -1,4 +1,4 @@
-"""Data sets by name. One YAML file describes a data set: ours are in `catalog/`, a user's can be anywhere.
+"""Datasets by name. One YAML file describes a dataset: ours are in `catalog/`, a user's can be anywhere.
 
 The split `train` of `bccd` is `bccd_train`; `bccd_train@MAP` is the same images under a label map; `FILE.yaml:SPLIT`
 is a user's own.
@@ -20,7 +20,7 @@ _DEFINITIONS: dict[str, Definition] = {}
 
 
 def register_all() -> None:
-    """Register every data set of the catalog. Reads no data; safe to call again."""
+    """Register every dataset of the catalog. Reads no data; safe to call again."""
     for path in sorted(CATALOG.glob("*.yaml")):
         register_file(path)
 
@@ -57,7 +57,7 @@ def resolve(name: str) -> str:
     if plain not in DatasetCatalog.list():
         near = difflib.get_close_matches(plain, DatasetCatalog.list(), n=1)
         hint = f"did you mean {near[0]}?" if near else "see cervical_d2/datasets/catalog."
-        raise UserError(f"no data set is called {plain!r}; {hint} Your own: FILE.yaml:SPLIT")
+        raise UserError(f"no dataset is called {plain!r}; {hint} Your own: FILE.yaml:SPLIT")
     for label_map in maps:
         definition = definition_of(plain)
         table = definition.classes.then(read_label_map(label_map))
@@ -95,13 +95,13 @@ def resolve_all(names: Iterable[str]) -> list[str]:
     """The registered names for `names`, which are used together: see `resolve`.
 
     Raises:
-        UserError: as `resolve`; or two files give their data sets the same name.
+        UserError: as `resolve`; or two files give their datasets the same name.
     """
     return _one_file_each((registered, _file(registered)) for registered in map(resolve, names))
 
 
 def splits_of(names: Iterable[str]) -> list[str]:
-    """The registered names of all splits of the data sets `names` (`bccd`, `FILE.yaml`), or of the splits themselves.
+    """The registered names of all splits of the datasets `names` (`bccd`, `FILE.yaml`), or of the splits themselves.
 
     Each `@MAP` after one is a label map. Raises `UserError` like `resolve_all`.
     """
@@ -122,7 +122,7 @@ def _one_file_each(registered: Iterable[tuple[str, Path | None]]) -> list[str]:
     pairs = list(registered)
     for name, path in pairs:
         if (other := _file(name)) != path:
-            raise UserError(f"{path} and {other} both describe {name}; give one of the data sets another 'name:'")
+            raise UserError(f"{path} and {other} both describe {name}; give one of the datasets another 'name:'")
     return [name for name, _ in pairs]
 
 
@@ -154,7 +154,7 @@ def class_names(names: list[str]) -> list[str]:
         other = MetadataCatalog.get(name).get("thing_classes")
         if other != first:
             raise UserError(
-                f"{name} has the classes {other}, but {names[0]} has {first}; use splits of one data set, or a label "
+                f"{name} has the classes {other}, but {names[0]} has {first}; use splits of one dataset, or a label "
                 "map: NAME@MAP"
             )
     return list(first)

@@ -1,1 +1,1 @@
-"""The embedded demo data set: synthetic scenes of cells."""
+"""The embedded demo dataset: synthetic scenes of cells."""

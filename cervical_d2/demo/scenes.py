@@ -1,4 +1,4 @@
-"""The embedded demo data set: synthetic Pap-smear scenes with exact boxes.
+"""The embedded demo dataset: synthetic Pap-smear scenes with exact boxes.
 
 A scene is a pure function of (seed, split, index, size), so scenes can be drawn one by one in any order.
 Images are RGB, boxes XYXY in pixels with exclusive right and bottom edges, masks (H, W) bool.

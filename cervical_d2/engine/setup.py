@@ -41,12 +41,12 @@ logger = logging.getLogger("detectron2.cervical_d2")
 
 
 def prepare(cfg: CfgNode, *, train: bool = True, resume: bool = False) -> list[str]:
-    """Resolve data sets, number of classes, device, seed and schedule, in place; return lines for the log.
+    """Resolve datasets, number of classes, device, seed and schedule, in place; return lines for the log.
 
     Writes nothing, so an invalid command leaves no files behind.
 
     Raises:
-        UserError: a data set, image, annotation or setting cannot be used.
+        UserError: a dataset, image, annotation or setting cannot be used.
     """
     names, count = resolve_all((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)), len(cfg.DATASETS.TRAIN)
     cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = tuple(names[:count]), tuple(names[count:])

@@ -1,4 +1,4 @@
-"""Detectron2's evaluator for classifiers, and the file of their answers, which needs no data set beside it."""
+"""Detectron2's evaluator for classifiers, and the file of their answers, which needs no dataset beside it."""
 
 import itertools
 import json
@@ -51,7 +51,7 @@ class CellEvaluator(DatasetEvaluator):
         """{} in all processes but the main one.
 
         Raises:
-            UserError: the model has another number of classes than the data set.
+            UserError: the model has another number of classes than the dataset.
         """
         gathered = comm.gather(self.rows, dst=0) if self.distributed else [self.rows]
         if self.distributed and not comm.is_main_process():
@@ -80,7 +80,7 @@ class CellEvaluator(DatasetEvaluator):
 
     def _check(self, rows: Sequence[Row]) -> None:
         if not rows:
-            raise UserError(f"{self.name}: no image was classified; evaluate on the data set that the loader reads")
+            raise UserError(f"{self.name}: no image was classified; evaluate on the dataset that the loader reads")
         if len(rows[0]["scores"]) != len(self.classes):
             raise UserError(
                 f"{self.name} has {len(self.classes)} classes, the model {len(rows[0]['scores'])}; evaluate on the "

@@ -50,11 +50,11 @@ class CervicalCOCOEvaluator(COCOEvaluator):
     keys are the same for a model that finds nothing. Beside it stand {GROUP: {NAME: ...}} of all figures of
     `analysis.Analysis`: the protocols of the papers, FROC, images and slides, calibration, costs, recall by size.
 
-    A data set whose labels are centers (`center_radius` px in its metadata) adds {"center": ...}, matched by distance:
+    A dataset whose labels are centers (`center_radius` px in its metadata) adds {"center": ...}, matched by distance:
     AP and, at a score of 0.5, F1, precision and recall, means over the classes and per class.
 
     In `output_dir`: metrics.json (what is returned, NaN as null), metrics.txt (a table) and predictions.json, a
-    COCO result list with a category_name in each entry. Its category_id is that of the data set's own JSON where
+    COCO result list with a category_name in each entry. Its category_id is that of the dataset's own JSON where
     the metadata has `thing_dataset_id_to_contiguous_id`, otherwise the position in `thing_classes`, from 1.
     """
 
@@ -73,7 +73,7 @@ class CervicalCOCOEvaluator(COCOEvaluator):
         """Read the truth.
 
         Args:
-            dataset_name: a registered data set whose metadata has `thing_classes`.
+            dataset_name: a registered dataset whose metadata has `thing_classes`.
             distributed: gather the predictions of all processes; only the main one returns metrics.
             max_dets_per_image: detections kept per image and class, by score. Above 100 it adds an AR of its
                 own; below, the ARs of larger caps are left out.
@@ -81,9 +81,9 @@ class CervicalCOCOEvaluator(COCOEvaluator):
             severity: which classes are lesions, and what mistakes cost.
 
         Raises:
-            UserError: the data set has no class names, or an annotation that cannot be understood.
+            UserError: the dataset has no class names, or an annotation that cannot be understood.
         """
-        # Upstream reads the truth from a COCO file, and for other data sets writes one that it then reads again however
+        # Upstream reads the truth from a COCO file, and for other datasets writes one that it then reads again however
         # old it is. It gets one without annotations, as of a test set whose truth is held back: it collects the
         # predictions and leaves their evaluation, and the metadata, alone. Without output_dir it keeps no second copy.
         super().__init__(WITHOUT_TRUTH, distributed=distributed, use_fast_impl=False)
@@ -189,7 +189,7 @@ class CervicalCOCOEvaluator(COCOEvaluator):
             if row["image_id"] not in self._data.images:
                 raise UserError(
                     f"{self._metadata.name}: there is a prediction for image_id {row['image_id']!r}, but no such "
-                    "image; evaluate on the data set that the loader reads"
+                    "image; evaluate on the dataset that the loader reads"
                 )
             if not 0 <= row["category_id"] < len(self._classes):
                 raise UserError(

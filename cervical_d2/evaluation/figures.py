@@ -23,7 +23,7 @@ from cervical_d2.evaluation.strata import recall_of
 from cervical_d2.evaluation.units import area_under_roc
 
 Values = Floats | Mapping[str, Floats] | None
-"""(S,); of a family one for each member; None, or an empty family, where the data set cannot have it."""
+"""(S,); of a family one for each member; None, or an empty family, where the dataset cannot have it."""
 
 
 class Figure(NamedTuple):
@@ -156,7 +156,7 @@ FIGURES = (
 
 
 def figures_of(analysis: Analysis, weights: Floats | None = None) -> dict[str, Floats]:
-    """Every figure that the data set can have, by name, (S,) each; `weights` as of `Weighted`."""
+    """Every figure that the dataset can have, by name, (S,) each; `weights` as of `Weighted`."""
     it = Weighted(analysis, weights)
     figures: dict[str, Floats] = {}
     # Families of the same members that follow each other are told member by member: all of one class stand together.

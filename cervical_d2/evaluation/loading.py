@@ -1,4 +1,4 @@
-"""A data set and files of predictions for it, ready to be evaluated."""
+"""A dataset and files of predictions for it, ready to be evaluated."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,11 +41,11 @@ def load_inputs(dataset: str, files: Sequence[Path], severity: Path = OWN) -> Lo
     """The evaluation of each of `files` on the registered split `dataset`.
 
     Raises:
-        UserError: a data set without images, or predictions that do not fit it (`predictions.read_predictions`).
+        UserError: a dataset without images, or predictions that do not fit it (`predictions.read_predictions`).
     """
     split = open_split(dataset)
     if not len(split.records):
-        raise UserError(f"{dataset}: no image, so that there is nothing to evaluate; check the data set's paths")
+        raise UserError(f"{dataset}: no image, so that there is nothing to evaluate; check the dataset's paths")
     graded = read_severity(split.classes, severity)
     notes = [
         f"{severity}: no grade for {name}, which counts as a lesion of grade 1"

@@ -32,10 +32,10 @@ def read_predictions(path: Path, split: Split) -> Predictions:
 
     A list of COCO results (image_id, category_id, bbox XYWH in pixels, score), or what `cervical-d2 predict` writes. An
     image is known by its id, or by the name of its file; a class by category_name, otherwise by its id in the data
-    set's own COCO file, otherwise by its place in the data set, from 1.
+    set's own COCO file, otherwise by its place in the dataset, from 1.
 
     Raises:
-        UserError: no such file, no such list, an image or a class that the data set has not, a box that is not four
+        UserError: no such file, no such list, an image or a class that the dataset has not, a box that is not four
             numbers, or a score outside of 0 to 1.
     """
     rows = _rows(path)
@@ -79,15 +79,17 @@ def _rows(path: Path) -> list[Row]:
 
 def _named(document: Row, path: Path) -> list[Row]:
     """The annotations of a COCO document, with the names of their images and classes."""
-    rows = []
+    place, rows = "images or categories", []
     try:
         files = {image["id"]: image["file_name"] for image in document["images"]}
         names = {category["id"]: category["name"] for category in document["categories"]}
-        for row in document["annotations"]:
+        for number, row in enumerate(document["annotations"]):
+            place = f"annotations[{number}]"
             rows.append({**row, "image_id": files[row["image_id"]], "category_name": names[row["category_id"]]})
-    except (KeyError, TypeError) as error:
-        place = f"annotations[{len(rows)}]" if isinstance(error, KeyError) else "images, annotations, categories"
+    except KeyError as error:
         raise UserError(f"{path}: {place}: {error!s:.80} is not listed; predict again") from error
+    except TypeError as error:
+        raise UserError(f"{path}: {place}: not as COCO writes it ({error!s:.80}); predict again") from error
     return rows
 
 
@@ -109,7 +111,7 @@ def _image(row: Row, known: Mapping[Any, int], dataset: str, place: str) -> int:
     for key in (name, str(name), PurePath(str(name)).name):
         if isinstance(key, int | str) and key in known:
             return known[key]
-    raise UserError(f"{place}: no image {name!r:.80} in {dataset}; name the data set that was predicted with --dataset")
+    raise UserError(f"{place}: no image {name!r:.80} in {dataset}; name the dataset that was predicted with --dataset")
 
 
 def _box(row: Row, place: str) -> Sequence[float]:

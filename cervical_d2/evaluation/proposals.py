@@ -36,7 +36,7 @@ def proposal_recall(detector: Detector, dataset: str, limits: Sequence[int], iou
     raised to the largest of `limits` where it is lower.
 
     Raises:
-        UserError: a detector without a proposal stage, or of other classes than the data set.
+        UserError: a detector without a proposal stage, or of other classes than the dataset.
     """
     split, limits = open_split(dataset), sorted(set(limits))
     classes, data = split.classes, split.truth

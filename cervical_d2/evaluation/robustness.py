@@ -54,7 +54,7 @@ def check_classes(split: Split, detector: Detector) -> None:
     if split.classes != detector.class_names:
         raise UserError(
             f"{split.name} has the classes {split.classes}, but the weights find {detector.class_names}; name a split "
-            "of the data set that they were trained on, or a label map: NAME@MAP"
+            "of the dataset that they were trained on, or a label map: NAME@MAP"
         )
 
 

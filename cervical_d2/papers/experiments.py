@@ -67,7 +67,7 @@ def make_plan(
         pretrained: see `quick_options`.
 
     Raises:
-        UserError: a row, quick data set or setting is unknown, or the rows of the table differ in a setting.
+        UserError: a row, quick dataset or setting is unknown, or the rows of the table differ in a setting.
     """
     rows = paper.rows[table]
     known = [row.label for row in rows]

@@ -83,7 +83,7 @@ def collect_statistics(names: Sequence[str], cfg: CfgNode | None, pixel_format: 
         # A split without images is enough if pixels are not needed.
         records = records_of((name,)) if pixel_format else DatasetCatalog.get(name)
         if not records:
-            raise UserError(f"{name}: no image; check the data set's paths")
+            raise UserError(f"{name}: no image; check the dataset's paths")
         boxes = arrays_of(name, MetadataCatalog.get(name).thing_classes, records)
         fit = fit_anchors(boxes, cfg) if cfg else None
         subjects.append(split_statistics(boxes, fit, pixel_statistics(records, pixel_format) if pixel_format else None))

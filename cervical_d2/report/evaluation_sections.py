@@ -44,7 +44,7 @@ PLACED = (
 
 
 class EvaluatedModel(NamedTuple):
-    """One model on one data set."""
+    """One model on one dataset."""
 
     analysis: Analysis
     measured: Measured

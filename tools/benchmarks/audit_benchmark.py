@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Measure the search for overlaps: plant copies among a data set's fields and count what is found.
+"""Measure the search for overlaps: plant copies among a dataset's fields and count what is found.
 
 tools/benchmarks/audit_benchmark.py cric_train cric_val --count 40
 """

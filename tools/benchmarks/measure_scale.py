@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Read, check and hold data sets of up to a million annotations, and print what that takes (docs/checks.md).
+"""Read, check and hold datasets of up to a million annotations, and print what that takes (docs/checks.md).
 
 Boxes alone, 100 an image: no images are needed. Each row is measured in a process of its own.
 """

@@ -1,1 +1,1 @@
-"""Audits for errors in a data set that file checks miss: leaks between splits, duplicate boxes."""
+"""Audits for errors in a dataset that file checks miss: leaks between splits, duplicate boxes."""

@@ -35,7 +35,7 @@ MEASURES = ("score", "area")
 class Source(NamedTuple):
     """The files of a split: `subset` is a file that lists image stems; `images` is None if there are only boxes.
 
-    From the data set's YAML: its `classes`, and the meaning `xy` of x, y in a CSV ("corner" or "center").
+    From the dataset's YAML: its `classes`, and the meaning `xy` of x, y in a CSV ("corner" or "center").
     """
 
     name: str
@@ -119,7 +119,7 @@ FORMATS = {
 
 
 def format_of(name: str) -> Format:
-    """The format `name` of `FORMATS`; imported here so that registering a data set stays cheap.
+    """The format `name` of `FORMATS`; imported here so that registering a dataset stays cheap.
 
     Raises:
         UserError: there is no such format.

@@ -50,7 +50,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); check the data set's paths") from error
+        raise UserError(f"{path}: cannot be read ({error.strerror}); check the dataset's paths") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 ({error}); save it as 'CSV UTF-8'") from error
     lines = text.splitlines()

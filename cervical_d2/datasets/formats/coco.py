@@ -55,7 +55,7 @@ def _load(path: Path) -> dict[str, Any]:
     try:
         document = load_json(path)
     except ValueError as error:
-        raise UserError(f"{path}: {error}; check the data set's paths, or write it again") from error
+        raise UserError(f"{path}: {error}; check the dataset's paths, or write it again") from error
     for key in LISTS:
         if not isinstance(document, dict) or not isinstance(document.get(key), list):
             what = _other_form(document)

@@ -2,7 +2,7 @@
 
     image, class, x1, y1, x2, y2     or xmin, ymin, xmax, ymax; in pixels
     image, class, left, top, width, height     or cx, cy, width, height: the center
-    image, class, x, y, width, height     `xy` of the data set says whether x, y is the corner or the center
+    image, class, x, y, width, height     `xy` of the dataset says whether x, y is the corner or the center
     image, class, x, y               centers
     image_width, image_height, image_id, group_id, id, ignore, iscrowd, score, area     optional
 
@@ -71,7 +71,7 @@ def read(source: Source, problems: Problems) -> Document:
             columns = _read_rows(file, source, folder, records, problems)
     except OSError as error:
         fault = f"cannot be read ({error.strerror})"
-        raise UserError(f"{source.annotations}: {fault}; check the data set's paths") from error
+        raise UserError(f"{source.annotations}: {fault}; check the dataset's paths") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{source.annotations}: not UTF-8 ({error}); save it as 'CSV UTF-8'") from error
     sized = [record for record in records.values() if record is not None]

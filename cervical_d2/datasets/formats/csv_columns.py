@@ -71,7 +71,7 @@ def start(records: Iterable[Record], path: Path) -> str:
         else ("x, y with width and height may be the corner or the center of a box")
     )
     raise UserError(
-        f"{path}: {says}; write 'xy: corner' or 'xy: center' in the data set's YAML file, or name the columns left, "
+        f"{path}: {says}; write 'xy: corner' or 'xy: center' in the dataset's YAML file, or name the columns left, "
         "top or cx, cy"
     )
 

@@ -25,12 +25,12 @@ def subset_stems(path: Path) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); check the data set's paths") from error
+        raise UserError(f"{path}: cannot be read ({error.strerror}); check the dataset's paths") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not a text file ({error}); list the images, one per line") from error
     stems = [stem_of(re.sub(r"\s+-?[01]$", "", line.strip())) for line in lines if line.strip()]
     if not stems:
-        raise UserError(f"{path}: lists no image; check the data set's paths")
+        raise UserError(f"{path}: lists no image; check the dataset's paths")
     return stems
 
 
@@ -46,7 +46,7 @@ def annotation_files(folder: Path, suffix: str, subset: Path | None = None) -> d
         return {stem: folder / f"{stem}{suffix}" for stem in subset_stems(subset)}
     files = [path for path in files_below(folder) if path.name.endswith(suffix)]
     if not files:
-        raise UserError(f"{folder}: lists no image: no {suffix} file in it; check the data set's paths")
+        raise UserError(f"{folder}: lists no image: no {suffix} file in it; check the dataset's paths")
     return {path.relative_to(folder).as_posix().removesuffix(suffix): path for path in files}
 
 

@@ -1,4 +1,4 @@
-"""The built-in demo set: drawn when it is first read, then read like any COCO data set."""
+"""The built-in demo set: drawn when it is first read, then read like any COCO dataset."""
 
 from cervical_d2.datasets.formats import Document, Source, coco
 from cervical_d2.datasets.problems import Problems

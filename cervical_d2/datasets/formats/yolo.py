@@ -81,7 +81,7 @@ def _report_strays(folder: Path, labels: dict[str, Path], names: dict[str, str],
 def _class_names(folder: Path, own: ClassTable | None) -> dict[int, str]:
     """The classes by their numbers, from data.yaml or classes.txt in `folder` or one of the two above.
 
-    If lists contradict each other, the one that matches the data set's `own` classes is used.
+    If lists contradict each other, the one that matches the dataset's `own` classes is used.
 
     Raises:
         UserError: there is no list, or it is unclear which one to use.
