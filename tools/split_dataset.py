@@ -29,7 +29,6 @@ def run(args: argparse.Namespace) -> None:
     """Divide, write, print the table."""
     from cervical_d2.curation.pooling import pool
     from cervical_d2.curation.split_files import (
-        check_numbers,
         check_output,
         comparison,
         divide_pool,
@@ -41,7 +40,6 @@ def run(args: argparse.Namespace) -> None:
     from cervical_d2.datasets.registry import each_split
 
     ratios = fold_ratios(args.folds) if args.folds is not None else parse_ratios(args.ratios)
-    check_numbers(args.seed, args.random)
     name = args.name or args.output.name
     check_output(args.output, name, ())
     pooled = pool(each_split(args.dataset), args.together)

@@ -57,13 +57,6 @@ def fold_ratios(folds: int) -> dict[str, float]:
     return {f"fold{number}": 1 / folds for number in range(folds)}
 
 
-def check_numbers(seed: int, draws: int) -> None:
-    """Raises `UserError` for a seed or a number of random divisions below 0."""
-    for option, value in (("--seed", seed), ("--random", draws)):
-        if value < 0:
-            raise UserError(f"{option} {value}: write 0 or more")
-
-
 def divide_pool(pooled: Pool, ratios: Mapping[str, float], seed: int) -> Division:
     """The division, which depends only on images, ratios and seed. Raises `UserError` for fewer groups than parts."""
     groups = len(pooled.counts)
