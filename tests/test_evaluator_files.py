@@ -113,12 +113,10 @@ def test_a_file_half_written_never_replaces_a_whole_one(register, tmp_path, monk
     run(evaluator, records, [NOTHING])
     before = (tmp_path / "metrics.json").read_text()
 
-    def full_disk(path, content):
-        with path.open("wb") as file:
-            file.write(content[:10])
+    def full_disk(number):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pathlib.Path.write_bytes", full_disk)
+    monkeypatch.setattr("os.fsync", full_disk)
     with pytest.raises(OSError, match="No space"):
         run(evaluator, records, [NOTHING])
     assert (tmp_path / "metrics.json").read_text() == before

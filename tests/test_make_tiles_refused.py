@@ -87,8 +87,8 @@ def test_what_was_begun_with_other_settings(tmp_path: Path, capfd, monkeypatch):
     "words, message",
     [
         (("--overlap", 200), "must be less than --size"),
-        (("--empty-rate", 2), "must be 1 or less"),
-        (("--scale", 0), "must be above 0"),
+        (("--empty-rate", 2), "is not a number from 0 to 1"),
+        (("--scale", 0), "is not a number above 0"),
         (("--jpeg-quality", 101), "must be 100 or less"),
     ],
 )

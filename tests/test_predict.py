@@ -106,9 +106,7 @@ def test_mistakes_are_one_line_and_nothing_is_lost(smears: Path, capfd, monkeypa
 
 def test_an_image_as_large_as_a_slide_is_refused(smears: Path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    with pytest.raises(
-        UserError, match=r"a\.png: has more than 2,000 pixels, as a whole slide has; cut it into fields"
-    ):
+    with pytest.raises(UserError, match=r"a\.png: has more than 2,000 pixels, like a whole slide; cut it into tiles"):
         read_image(str(smears / "a.png"), "RGB")
 
 

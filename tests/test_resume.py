@@ -45,7 +45,8 @@ def states(folder: Path, name: str = "model_final") -> dict[str, object]:
     def walk(value, path):
         if isinstance(value, dict):
             for key, part in value.items():
-                if key not in CLOCK | {"bytes", "config"}:
+                # A run that was interrupted has other numbered checkpoints beside it.
+                if key not in CLOCK | {"bytes", "config", "numbered"}:
                     walk(part, f"{path}/{key}")
         else:
             flat[path] = value

@@ -47,7 +47,10 @@ def test_a_detector_is_opened_on_the_device_that_is_named(tmp_path: Path, monkey
     about = {"config": "MODEL: {}", "classes": ["a"]}
     torch.save({"model": {"a": torch.ones(1)}, "cervical_d2": about}, weights)
     for device in ("cuda:1", None):
-        assert robustness.open_detector(weights, device) == ((weights,), {"device": device})
+        assert robustness.open_detector(weights, device) == (
+            (weights,),
+            {"device": device, "for_evaluation": True},
+        )
 
 
 def split_of(folder: Path, chosen=slice(None)) -> Split:

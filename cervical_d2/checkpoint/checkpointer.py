@@ -13,7 +13,14 @@ from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
 from cervical_d2.checkpoint.anchors import drop_other_anchors
 from cervical_d2.checkpoint.checkpoint import KEY, NUMBERED, Checkpoint
 from cervical_d2.checkpoint.conversion.convert import is_foreign
-from cervical_d2.checkpoint.load_report import convolution_of, fit_of, log_fit, place_backbone, warn_of_frozen
+from cervical_d2.checkpoint.load_report import (
+    convolution_of,
+    fit_of,
+    is_weight,
+    log_fit,
+    place_backbone,
+    warn_of_frozen,
+)
 from cervical_d2.errors import MachineError, UserError
 from cervical_d2.files import sync_folder
 
@@ -196,7 +203,8 @@ class CervicalCheckpointer(DetectionCheckpointer):
 
 def _check_finite(model: torch.nn.Module, weights: str) -> None:
     """Raises `UserError` for NaN or infinity in the weights: such a model silently finds no cell."""
-    state = model.state_dict()
+    # What a model only counts by may be NaN before its first training, as RetinaNet's normalizer is.
+    state = {name: value for name, value in model.state_dict().items() if is_weight(name)}
     if broken := [name for name, value in state.items() if not torch.isfinite(value).all()]:
         raise UserError(
             f"{weights}: NaN or infinity in {len(broken)} of {len(state)} tensors, first in {broken[0]}; the training "

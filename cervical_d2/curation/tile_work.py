@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from cervical_d2.curation.tile_plan import Plan, SlideLabels, Tile, TileSettings, plan_slide
 from cervical_d2.errors import MachineError
@@ -42,7 +41,7 @@ class Chunk(NamedTuple):
     settings: TileSettings
 
 
-def chunks(labels: Iterable[SlideLabels], folder: Path, settings: TileSettings, bar: tqdm) -> Iterator[Chunk]:
+def chunks(labels: Iterable[SlideLabels], folder: Path, settings: TileSettings, bar: Any) -> Iterator[Chunk]:
     """The chunks of all slides that are not cut yet; `bar` advances by the tiles that need no cutting."""
     for item in labels:
         work, images = folder / "work" / item.name, folder / "images" / item.name

@@ -13,7 +13,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from cervical_d2.curation.split_files import NAME
 from cervical_d2.curation.tile_files import SlideTiles, check_ratios, slide_tiles, write_set
@@ -23,6 +22,7 @@ from cervical_d2.curation.tile_work import chunks, close_slides, cut, in_process
 from cervical_d2.data.mapper import read_image
 from cervical_d2.errors import MachineError, UserError
 from cervical_d2.files import write_bytes, write_json
+from cervical_d2.progress import progress_bar
 from cervical_d2.slides.grid import starts
 
 Picture = Callable[[np.ndarray, Sequence[Sequence[Any]], float], np.ndarray]
@@ -57,7 +57,7 @@ def make_tiles(
     folder = output.with_name(f"{output.name}.partial")
     _begin(folder, labels, settings)
     try:
-        with tqdm(total=_count(labels, sizes, settings), desc="cutting", unit="tile", smoothing=0.05) as bar:
+        with progress_bar(total=_count(labels, sizes, settings), desc="cutting", unit="tile") as bar:
             for done in in_processes(chunks(labels, folder, settings, bar), cut, processes):
                 bar.update(done)
         slides = [slide_tiles(item, folder / "work" / item.name) for item in labels]
@@ -111,7 +111,7 @@ def _count(labels: Sequence[SlideLabels], sizes: Sequence[tuple[int, int]], sett
 
 
 def _draw(slides: Sequence[SlideTiles], folder: Path, picture: Picture) -> None:
-    for slide in tqdm(slides, desc="drawing", unit="slide", delay=3):
+    for slide in progress_bar(slides, desc="drawing", unit="slide"):
         work = folder / "work" / slide.labels.name
         plan = planned(work)
         assert plan is not None

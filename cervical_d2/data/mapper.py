@@ -41,11 +41,11 @@ def read_image(path: str, image_format: str) -> np.ndarray:
         UserError: the file is broken, has more than 8 bits per channel, or is too large for one image.
     """
     try:
-        with Image.open(path) as header:
-            deep = deep_pixels(header)
-        if deep:
-            raise UserError(f"{path}: {deep}; convert it to 8 bits a channel")
-        return detection_utils.read_image(path, image_format)
+        with Image.open(path) as image:
+            if deep := deep_pixels(image):
+                raise UserError(f"{path}: {deep}; convert it to 8 bits a channel")
+            # As `detection_utils.read_image`, which would open the file once more.
+            return detection_utils.convert_PIL_to_numpy(detection_utils._apply_exif_orientation(image), image_format)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such image; check the path") from error
     except PermissionError as error:
