@@ -122,7 +122,7 @@ def test_points_without_a_size_are_refused_with_the_cure(tiny: Path):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("centers: {box: 5 um}\n", "state micrometers_per_pixel"),
+        ("centers: {box: 5 um}\n", "add micrometers_per_pixel"),
         ("centers: {box: 5 parsec}\n", "positive length"),
         ("centers: {box: 0}\n", "positive length"),
         ("centers: {size: 5}\n", "write box and radius"),
