@@ -57,7 +57,7 @@ class Checkpoint(NamedTuple):
 
     @staticmethod
     def release() -> None:
-        """Keep nothing."""
+        """Forget the file that is kept."""
         _opened.cache_clear()
 
 
