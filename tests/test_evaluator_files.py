@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import math
+import os
 
 import numpy as np
 import pytest
@@ -114,6 +115,7 @@ def test_a_file_half_written_never_replaces_a_whole_one(register, tmp_path, monk
     before = (tmp_path / "metrics.json").read_text()
 
     def full_disk(number):
+        os.ftruncate(number, 10)
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full_disk)
