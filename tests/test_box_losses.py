@@ -73,14 +73,14 @@ def test_table_holds_the_promised_losses_and_says_what_they_take():
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_protocols_values_of_losses_on_boxes(name):
+def test_published_values_of_losses_on_boxes(name):
     pred, target = (torch.tensor(boxes, dtype=torch.float64) for boxes in zip(*PAIRS, strict=True))
     assert BOX_LOSSES[name](pred, target).tolist() == pytest.approx(PUBLISHED[name], abs=1e-8)
     assert BOX_LOSSES[name](pred.float(), target.float()).tolist() == pytest.approx(PUBLISHED[name], rel=1e-6)
 
 
 @pytest.mark.parametrize("name", BY_DISTANCE)
-def test_protocols_values_of_losses_on_deltas(name):
+def test_published_values_of_losses_on_deltas(name):
     pred = at(DISTANCES)
     assert BOX_LOSSES[name](pred, torch.zeros_like(pred)).tolist() == pytest.approx(BY_DISTANCE[name], abs=1e-8)
     # Only the difference counts, and the four coordinates are summed.
